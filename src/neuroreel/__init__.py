@@ -1,0 +1,3 @@
+"""neuroreel: reconstruct what people see, images and video, from fMRI."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What every stage shares: arrays with their units, checks and their one error sentence, config, store, seeds."""

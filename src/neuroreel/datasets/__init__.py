@@ -1,0 +1,1 @@
+"""Files to recordings: cards of public data, BIDS derivatives, arrays, the store."""

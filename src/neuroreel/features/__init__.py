@@ -1,0 +1,1 @@
+"""Video to features: networks, filter banks, latents."""

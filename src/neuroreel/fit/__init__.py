@@ -1,0 +1,1 @@
+"""How anything is fitted: ridge solvers, folds, training loop, checkpoints."""

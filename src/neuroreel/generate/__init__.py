@@ -1,0 +1,1 @@
+"""Features to video: generators, deconvolution, retrieval."""

@@ -1,0 +1,1 @@
+"""Prediction and truth to scores, with their chance and their uncertainty."""

@@ -1,0 +1,1 @@
+"""Bold to Bold: cleaning, timing, scaling, choice of voxels, noise ceilings."""

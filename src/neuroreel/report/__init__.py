@@ -1,0 +1,1 @@
+"""Scores and video to one self-contained page."""

@@ -1,0 +1,1 @@
+"""Where stages meet: one file per published system, and the baselines."""

@@ -1,0 +1,212 @@
+"""Scores: one value per clip, with the variant, the chance, the ceiling and the interval that make it believable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuroreel.core.checks import dimensions, one_of, require
+from neuroreel.core.errors import DataError
+
+CHANCE_ROWS = ("shuffled", "train-marginal", "noise", "nearest-train", "analytic")
+CHOICES = ("first", "random", "average", "brain")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one metric says of one system: a value per clip and everything needed to judge it.
+
+    Parameters
+    ----------
+    variant : full name of the metric, `metric:variant`, e.g. `ssim:rgb-uniform7`.
+    values : array (clips,), kept as read-only float64; NaN where the metric is undefined for the clip.
+    higher_is_better : False for distances and errors.
+    chance : value of the metric for each trivial answer, by row: `shuffled` pairs, `train-marginal`, `noise` for
+        the brain, `nearest-train` clip, `analytic`.
+    ceiling : value for the truth's own features through the same generator, or None where nobody measured it.
+    low, high : 95 % confidence interval of the mean, from a bootstrap over blocks of clips.
+    p : p-value from a permutation of blocks of clips.
+    samples : reconstructions drawn per clip.
+    chosen_by : how one of them was chosen: the `first`, one at `random`, their `average`, or by the `brain`.
+
+    Raises
+    ------
+    DataError : the values are not one number per clip, an interval is reversed, p is no probability, or a sample was
+        chosen with the truth.
+    ConfigError : a chance row or a way of choosing is unknown.
+    """
+
+    variant: str
+    values: np.ndarray
+    higher_is_better: bool = True
+    chance: Mapping[str, float] = field(default_factory=dict)
+    ceiling: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    samples: int = 1
+    chosen_by: str = "first"
+
+    def __post_init__(self) -> None:
+        where = self.variant or None
+        require(bool(self.variant), "variant", "must name the metric", repr(self.variant))
+        values = np.array(self.values, dtype=np.float64)
+        dimensions("values", values, ("clips",), where)
+        require(values.size > 0, "values", "must hold at least one clip", values.size, where)
+        require(not np.isinf(values).any(), "values", "must not be infinite", np.isinf(values).sum(), where)
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+        for row in self.chance:
+            one_of("chance row", row, CHANCE_ROWS, where)
+        object.__setattr__(self, "chance", {row: float(value) for row, value in self.chance.items()})
+        if self.low is not None and self.high is not None:
+            interval = f"{self.low:g} to {self.high:g}"
+            require(not self.low > self.high, "the interval", "must have low <= high", interval, where)
+        if self.p is not None:
+            require(0 <= self.p <= 1, "p", "must lie between 0 and 1", self.p, where)
+        require(self.samples >= 1, "samples", "must be >= 1", self.samples, where)
+        rule = "must not look at the truth: a sample chosen with it scores what no decoder can reach"
+        require(self.chosen_by != "truth", "chosen_by", rule, repr(self.chosen_by), where)
+        one_of("chosen_by", self.chosen_by, CHOICES, where)
+
+    @property
+    def metric(self) -> str:
+        """The metric's name without its variant: `ssim` of `ssim:rgb-uniform7`."""
+        return self.variant.partition(":")[0]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the clips for which the metric is defined; NaN if there are none."""
+        defined = self.values[~np.isnan(self.values)]
+        return float(defined.mean()) if defined.size else float("nan")
+
+    @property
+    def undefined(self) -> int:
+        """Number of clips for which the metric is undefined."""
+        return int(np.isnan(self.values).sum())
+
+    @property
+    def chance_value(self) -> float | None:
+        """The best of the chance rows, so that a system has to beat every trivial answer; None if none was measured."""
+        known = [value for value in self.chance.values() if np.isfinite(value)]
+        if not known:
+            return None
+        return max(known) if self.higher_is_better else min(known)
+
+    def normalise(self, value: float | None) -> float | None:
+        """Return (value - chance) / (ceiling - chance), or None.
+
+        0 is chance and 1 is the ceiling, also where lower is better. None where the value, the chance or the ceiling is
+        missing, and where the ceiling is no better than chance, since the metric then can't tell anything.
+        """
+        chance, ceiling = self.chance_value, self.ceiling
+        if value is None or chance is None or ceiling is None or not np.isfinite([value, ceiling]).all():
+            return None
+        room = ceiling - chance
+        if room == 0 or (room > 0) != self.higher_is_better:
+            return None
+        return float((value - chance) / room)
+
+    @property
+    def normalised(self) -> float | None:
+        """The mean on the scale from chance (0) to the ceiling (1), or None."""
+        return self.normalise(self.mean)
+
+    @property
+    def normalised_interval(self) -> tuple[float, float] | None:
+        """The confidence interval on the scale from chance to the ceiling, smaller number first, or None.
+
+        Chance and ceiling are taken as known, so the interval holds only the uncertainty from the clips.
+        """
+        ends = [self.normalise(self.low), self.normalise(self.high)]
+        known = sorted(end for end in ends if end is not None)
+        return (known[0], known[1]) if len(known) == 2 else None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain numbers, ready for JSON: NaN and what is missing become None; `rows` holds the chance rows."""
+        interval = self.normalised_interval
+        return {
+            "value": _plain(self.mean),
+            "chance": _plain(self.chance_value),
+            "ceiling": _plain(self.ceiling),
+            "normalised": self.normalised,
+            "low": _plain(self.low),
+            "high": _plain(self.high),
+            "p": _plain(self.p),
+            "rows": {row: _plain(value) for row, value in self.chance.items()},
+            "normalised_interval": list(interval) if interval else None,
+            "higher_is_better": self.higher_is_better,
+            "clips": int(self.values.size),
+            "undefined": self.undefined,
+            "samples": self.samples,
+            "chosen_by": self.chosen_by,
+        }
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of several systems on one test set, all measured with the same code.
+
+    Parameters
+    ----------
+    rows : scores by system and by variant.
+    skipped : reason by name of each metric that was asked for and could not be measured.
+
+    Raises
+    ------
+    DataError : two systems have different variants of one metric, or were scored on different numbers of clips; a score
+        stands under another name than its own; a metric is both scored and skipped.
+    """
+
+    rows: Mapping[str, Mapping[str, Scores]]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", {system: dict(scores) for system, scores in self.rows.items()})
+        object.__setattr__(self, "skipped", dict(self.skipped))
+        seen: dict[str, tuple[str, dict[str, Scores]]] = {}
+        for system, scores in self.rows.items():
+            by_metric: dict[str, dict[str, Scores]] = {}
+            for variant, score in scores.items():
+                require(variant == score.variant, "a score", f"must stand under {score.variant}", variant, system)
+                by_metric.setdefault(score.metric, {})[variant] = score
+            for metric, own in by_metric.items():
+                other, known = seen.setdefault(metric, (system, own))
+                _same_measure(metric, (other, known), (system, own))
+        for name, reason in self.skipped.items():
+            require(bool(reason), "a skipped metric", "must have a reason", repr(reason), name)
+            require(name not in self.variants, "a skipped metric", "must not have scores", name)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Every variant that some system was scored with, in order of appearance."""
+        return tuple(dict.fromkeys(variant for scores in self.rows.values() for variant in scores))
+
+    def to_dict(self) -> dict[str, dict[str, object]]:
+        """Return `{"rows": {system: {variant: numbers}}, "skipped": {metric: reason}}`, ready for JSON."""
+        rows: dict[str, object] = {
+            system: {variant: score.to_dict() for variant, score in scores.items()}
+            for system, scores in self.rows.items()
+        }
+        return {"rows": rows, "skipped": dict(self.skipped)}
+
+
+def _plain(value: float | None) -> float | None:
+    """Return a Python float, or None for what is missing or NaN."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _same_measure(metric: str, first: tuple[str, dict[str, Scores]], second: tuple[str, dict[str, Scores]]) -> None:
+    """Raise DataError unless two systems were scored with the same variants of a metric on as many clips."""
+    (system, known), (other, own) = first, second
+    if set(known) != set(own):
+        got = f"{', '.join(sorted(known))} for {system} and {', '.join(sorted(own))} for {other}"
+        raise DataError(f"{metric} must be measured with the same variants for every system of a table, got {got}")
+    for variant, score in own.items():
+        expected = known[variant].values.size
+        got = f"{score.values.size} for {other} and {expected} for {system}"
+        require(score.values.size == expected, variant, "must be measured on the same clips for every system", got)
+        same = score.higher_is_better == known[variant].higher_is_better
+        require(same, variant, "must point the same way for every system", f"{other} against {system}")

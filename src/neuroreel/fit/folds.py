@@ -10,6 +10,23 @@ from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
 
 
+def check_whole(name: str, value: object, least: int) -> int:
+    """Return the value if it is a whole number of `least` or more, else raise ConfigError."""
+    number = np.asarray(value)
+    whole = number.ndim == 0 and number.dtype.kind in "iuf" and bool(number >= least) and float(number).is_integer()
+    checks.require(whole, name, f"must be a whole number of {least} or more", value, error=ConfigError)
+    return int(number)
+
+
+def _check_groups(groups: object, n: int) -> np.ndarray:
+    names = np.asarray(groups)
+    checks.dimensions("groups", names, ("rows",))
+    checks.same_length("groups", len(names), "rows", n)
+    if names.dtype.kind == "f":
+        checks.finite("groups", names)
+    return names.astype(str) if names.dtype.kind == "O" else names
+
+
 def assign_folds(n: int, n_folds: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Return the fold of every row, with no group split between folds.
 
@@ -30,18 +47,17 @@ def assign_folds(n: int, n_folds: int, groups: np.ndarray | None = None) -> np.n
 
     Raises
     ------
+    ConfigError
+        If n_folds is not a whole number of 2 or more.
     DataError
-        If there are fewer groups than folds, or as many groups as rows are not given.
+        If there are fewer rows or groups than folds, or not one group a row.
     """
-    checks.require(int(n_folds) == n_folds and n_folds >= 2, "folds", "must be 2 or more", n_folds, error=ConfigError)
-    n_folds = int(n_folds)
+    n_folds = check_whole("folds", n_folds, 2)
     if groups is None:
         checks.require(n >= n_folds, "rows", f"must be as many as the folds ({n_folds}) or more", f"{n} rows")
-        return (np.repeat(np.arange(n_folds), n // n_folds + (np.arange(n_folds) < n % n_folds))).astype(np.intp)
-    groups = np.asarray(groups)
-    checks.dimensions("groups", groups, ("rows",))
-    checks.same_length("groups", len(groups), "rows", n)
-    names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        sizes = n // n_folds + (np.arange(n_folds) < n % n_folds)
+        return np.repeat(np.arange(n_folds, dtype=np.intp), sizes)
+    names, codes, sizes = np.unique(_check_groups(groups, n), return_inverse=True, return_counts=True)
     checks.require(
         len(names) >= n_folds, "groups", f"must be as many as the folds ({n_folds}) or more", f"{len(names)} groups"
     )
@@ -56,11 +72,26 @@ def assign_folds(n: int, n_folds: int, groups: np.ndarray | None = None) -> np.n
 def check_folds(n: int, folds: int | np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """Return the fold of every row, from a number of folds or from given labels.
 
-    Labels are integers; a row labelled -1 is in every training set and never validated. Given labels are checked
-    against the groups: one that lies in two folds is an error.
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    folds : int or array of shape (n,)
+        Number of folds, or the fold of every row: a row labelled -1 is in every training set, never validated.
+    groups : array of shape (n,), optional
+        What must not be split: folds are made of whole groups, and given labels are checked against them.
+
+    Returns
+    -------
+    array of shape (n,)
+
+    Raises
+    ------
+    DataError, ConfigError
+        As in `assign_folds`; if labels are not integers of -1 or more, or a group lies in two folds.
     """
     if np.ndim(folds) == 0:
-        return assign_folds(n, int(np.asarray(folds)), groups)
+        return assign_folds(n, folds, groups)  # type: ignore[arg-type]
     labels = np.asarray(folds)
     checks.dimensions("folds", labels, ("rows",))
     checks.same_length("folds", len(labels), "rows", n)
@@ -71,10 +102,9 @@ def check_folds(n: int, folds: int | np.ndarray, groups: np.ndarray | None = Non
     least = 1 if (labels < 0).any() else 2
     checks.require(n_folds >= least, "folds", f"must name {least} or more folds", n_folds)
     if groups is not None:
-        groups = np.asarray(groups)
-        checks.same_length("groups", len(groups), "rows", n)
-        for name in np.unique(groups):
-            held = np.unique(labels[groups == name])
+        rows = _check_groups(groups, n)
+        for name in np.unique(rows):
+            held = np.unique(labels[rows == name])
             checks.require(len(held) == 1, f"group {name!s}", "must lie in one fold", f"folds {held.tolist()}")
     return labels
 

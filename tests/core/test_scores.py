@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neuroreel.core.errors import ConfigError, DataError
-from neuroreel.core.scores import Scores, ScoreTable
+from neuroreel.core.scores import IdentificationCurve, LagSweep, Scores, ScoreTable
 
 
 def scores(variant="ssim:rgb-uniform7", values=(0.2, 0.4, 0.6), **more):
@@ -120,3 +120,44 @@ def test_skipped_metrics_stand_in_the_table_by_name_with_their_reason():
     assert table.to_dict()["rows"]["a"]["mse"]["value"] == pytest.approx(0.4)
     with pytest.raises(DataError, match="a skipped metric must not have scores, got mse"):
         ScoreTable({"a": {"mse": scores("mse")}}, skipped={"mse": "no"})
+
+
+def test_a_reconstruction_without_its_motion_stands_beside_the_score_as_a_control():
+    score = scores("clip-consistency:adjacent", controls={"static": 1.0, "reversed": 0.9})
+    assert score.to_dict()["controls"] == {"static": 1.0, "reversed": 0.9}
+    assert score.chance_value is None
+    with pytest.raises(ConfigError, match="control must be one of frame-shuffled, reversed, static, got 'slow'"):
+        scores(controls={"slow": 1.0})
+
+
+def sweep(lags_s=(-2.0, 0.0, 2.0), values=(0.1, 0.5, 0.4), **more):
+    return LagSweep(np.array(lags_s), np.array(values), np.zeros(3), np.ones(3), "frame-correlation", **more)
+
+
+def test_a_lag_sweep_knows_its_best_lag_also_where_lower_is_better():
+    assert sweep().best_lag_s == 0
+    assert sweep(higher_is_better=False).best_lag_s == -2
+    assert sweep(values=(np.nan, 0.2, 0.3)).best_lag_s == 2
+    assert np.isnan(sweep(values=[np.nan] * 3).best_lag_s)
+
+
+def test_a_lag_sweep_becomes_json_without_nan():
+    plain = json.loads(json.dumps(sweep(values=(np.nan, 0.2, 0.3), chance=0.1).to_dict(), allow_nan=False))
+    assert plain["values"] == [None, 0.2, 0.3]
+    assert plain["lags_s"] == [-2, 0, 2]
+    assert plain["chance"] == 0.1
+
+
+def test_lags_that_do_not_rise_or_fit_are_refused():
+    with pytest.raises(DataError, match=r"lags_s must rise, got \[0.0, 0.0, 2.0\] \(frame-correlation\)"):
+        sweep(lags_s=(0.0, 0.0, 2.0))
+    with pytest.raises(DataError, match=r"values must have as many entries as lags_s \(3\), got 2"):
+        sweep(values=(0.1, 0.2))
+
+
+def test_an_identification_curve_carries_its_chance():
+    sizes = np.array([2, 10])
+    curve = IdentificationCurve(sizes, np.array([0.9, 0.6]), np.zeros(2), np.ones(2), 1 / sizes, "identification:top1")
+    assert json.loads(json.dumps(curve.to_dict()))["chance"] == [0.5, 0.1]
+    with pytest.raises(DataError, match="candidates must rise"):
+        IdentificationCurve(sizes[::-1], curve.values, curve.low, curve.high, curve.chance, curve.variant)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from neuroreel.core.checks import dimensions, one_of, require
+from neuroreel.core.checks import dimensions, one_of, require, same_length
 from neuroreel.core.errors import DataError
 
-CHANCE_ROWS = ("shuffled", "train-marginal", "noise", "nearest-train", "analytic")
+CHANCE_ROWS = ("shuffled", "train-marginal", "mean-brain", "noise", "nearest-train", "analytic")
+CONTROLS = ("static", "reversed", "frame-shuffled")
 CHOICES = ("first", "random", "average", "brain")
 
 
@@ -23,11 +24,13 @@ class Scores:
     variant : full name of the metric, `metric:variant`, e.g. `ssim:rgb-uniform7`.
     values : array (clips,), kept as read-only float64; NaN where the metric is undefined for the clip.
     higher_is_better : False for distances and errors.
-    chance : value of the metric for each trivial answer, by row: `shuffled` pairs, `train-marginal`, `noise` for
-        the brain, `nearest-train` clip, `analytic`.
+    chance : value of the metric for each trivial answer, by row: `shuffled` pairs, `train-marginal`, `mean-brain` and
+        `noise` through the fitted system, `nearest-train` clip, `analytic`.
     ceiling : value for the truth's own features through the same generator, or None where nobody measured it.
     low, high : 95 % confidence interval of the mean, from a bootstrap over blocks of clips.
     p : p-value from a permutation of blocks of clips.
+    controls : value of the metric for the same reconstruction with its motion taken away, by row: `static`, `reversed`,
+        `frame-shuffled`; only for metrics of motion.
     samples : reconstructions drawn per clip.
     chosen_by : how one of them was chosen: the `first`, one at `random`, their `average`, or by the `brain`.
 
@@ -35,7 +38,7 @@ class Scores:
     ------
     DataError : the values are not one number per clip, an interval is reversed, p is no probability, or a sample was
         chosen with the truth.
-    ConfigError : a chance row or a way of choosing is unknown.
+    ConfigError : a chance row, a control or a way of choosing is unknown.
     """
 
     variant: str
@@ -46,6 +49,7 @@ class Scores:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    controls: Mapping[str, float] = field(default_factory=dict)
     samples: int = 1
     chosen_by: str = "first"
 
@@ -58,9 +62,11 @@ class Scores:
         require(not np.isinf(values).any(), "values", "must not be infinite", np.isinf(values).sum(), where)
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
-        for row in self.chance:
-            one_of("chance row", row, CHANCE_ROWS, where)
-        object.__setattr__(self, "chance", {row: float(value) for row, value in self.chance.items()})
+        for name, known in (("chance", CHANCE_ROWS), ("controls", CONTROLS)):
+            rows = getattr(self, name)
+            for row in rows:
+                one_of("chance row" if name == "chance" else "control", row, known, where)
+            object.__setattr__(self, name, {row: float(value) for row, value in rows.items()})
         if self.low is not None and self.high is not None:
             interval = f"{self.low:g} to {self.high:g}"
             require(not self.low > self.high, "the interval", "must have low <= high", interval, where)
@@ -136,6 +142,7 @@ class Scores:
             "high": _plain(self.high),
             "p": _plain(self.p),
             "rows": {row: _plain(value) for row, value in self.chance.items()},
+            "controls": {row: _plain(value) for row, value in self.controls.items()},
             "normalised_interval": list(interval) if interval else None,
             "higher_is_better": self.higher_is_better,
             "clips": int(self.values.size),
@@ -191,6 +198,101 @@ class ScoreTable:
             for system, scores in self.rows.items()
         }
         return {"rows": rows, "skipped": dict(self.skipped)}
+
+
+@dataclass(frozen=True, eq=False)
+class LagSweep:
+    """A score against the time from the onset of a clip to the brain it is decoded from; negative lags are a control.
+
+    Parameters
+    ----------
+    lags_s : array (lags,), rising.
+    values : array (lags,), the mean of the metric at each lag; NaN where it could not be measured.
+    low, high : arrays (lags,), 95 % confidence interval of the mean; NaN where there is none.
+    variant : full name of the metric.
+    chance : value of the metric that needs no brain, or None where nobody measured it.
+    higher_is_better : False for distances and errors.
+
+    Raises
+    ------
+    DataError : the arrays differ in length, are empty, or the lags don't rise.
+    """
+
+    lags_s: np.ndarray
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    variant: str
+    chance: float | None = None
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        _keep_columns(self, ("lags_s", "values", "low", "high"), "lags", self.variant)
+        require(bool(np.all(np.diff(self.lags_s) > 0)), "lags_s", "must rise", self.lags_s.tolist(), self.variant)
+
+    @property
+    def best_lag_s(self) -> float:
+        """The lag with the best score; NaN if there is none."""
+        signed = self.values if self.higher_is_better else -self.values
+        return float(self.lags_s[np.nanargmax(signed)]) if np.isfinite(signed).any() else float("nan")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain lists and numbers, ready for JSON: NaN and what is missing become None."""
+        columns = {name: _plain_list(getattr(self, name)) for name in ("lags_s", "values", "low", "high")}
+        extra = {"chance": _plain(self.chance), "higher_is_better": self.higher_is_better}
+        return {"variant": self.variant, **columns, **extra}
+
+
+@dataclass(frozen=True, eq=False)
+class IdentificationCurve:
+    """Accuracy of finding the true clip among more and more candidates.
+
+    Parameters
+    ----------
+    candidates : array (sizes,), number of clips to choose from, the true one included; rising.
+    values : array (sizes,), the mean accuracy over the clips.
+    low, high : arrays (sizes,), 95 % confidence interval of the mean; NaN where there is none.
+    chance : array (sizes,), the accuracy of a guess: top / candidates.
+    variant : full name of the metric, e.g. `identification:top1`.
+
+    Raises
+    ------
+    DataError : the arrays differ in length, are empty, or the candidates don't rise.
+    """
+
+    candidates: np.ndarray
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    chance: np.ndarray
+    variant: str
+
+    def __post_init__(self) -> None:
+        _keep_columns(self, ("candidates", "values", "low", "high", "chance"), "sizes", self.variant)
+        rises = bool(np.all(np.diff(self.candidates) > 0))
+        require(rises, "candidates", "must rise", self.candidates.tolist(), self.variant)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain lists and numbers, ready for JSON: NaN and what is missing become None."""
+        names = ("candidates", "values", "low", "high", "chance")
+        return {"variant": self.variant, **{name: _plain_list(getattr(self, name)) for name in names}}
+
+
+def _keep_columns(owner: object, names: tuple[str, ...], axis: str, where: str) -> None:
+    """Replace the named arrays of a frozen dataclass by read-only float64 copies, if they have one common length."""
+    expected = np.size(getattr(owner, names[0]))
+    require(expected > 0, names[0], "must hold at least one value", expected, where)
+    for name in names:
+        column = np.array(getattr(owner, name), dtype=np.float64)
+        dimensions(name, column, (axis,), where)
+        same_length(name, column.size, names[0], expected, where)
+        column.setflags(write=False)
+        object.__setattr__(owner, name, column)
+
+
+def _plain_list(values: np.ndarray) -> list[float | None]:
+    """Return Python floats, None for NaN."""
+    return [_plain(value) for value in values.tolist()]
 
 
 def _plain(value: float | None) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from neuroreel.core import checks
 
 SPACES = ("volume", "surface", "columns")
+PER_CLIP = ("brain", "run", "onset_s", "block", "repeats", "category", "caption", "stimulus")
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,20 @@ class Video:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was shown from `onset_s` for `duration_s` on the stimulus clock."""
+    """Something that was shown from `onset_s` for `duration_s` on the stimulus clock.
+
+    Attributes
+    ----------
+    onset_s, duration_s : seconds on the stimulus clock.
+    category, caption : what it was, empty where unknown.
+    stimulus : name of the picture or scene; the same name is the same picture, empty where unknown.
+    """
 
     onset_s: float
     duration_s: float
     category: str = ""
     caption: str = ""
+    stimulus: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,6 +226,7 @@ class Samples:
     block : (clips,) int: the scene or segment that the clip belongs to; the unit of bootstrap and permutation.
     repeats : (clips,) int: how many presentations were averaged.
     category, caption : (clips,) text, empty where unknown.
+    stimulus : (clips,) name of what was shown; equal names are the same pictures.
     tr_s, fps : seconds per volume, frames per second within a clip.
     first_lag_s : time of the window's first volume after the clip's onset; negative is before it.
     """
@@ -229,6 +239,7 @@ class Samples:
     repeats: np.ndarray
     category: np.ndarray
     caption: np.ndarray
+    stimulus: np.ndarray
     space: Space
     tr_s: float
     fps: float
@@ -237,7 +248,7 @@ class Samples:
     def __post_init__(self) -> None:
         checks.dimensions("brain", self.brain, ("clips", "trs", "voxels"))
         checks.same_length("brain columns", self.brain.shape[2], "voxels of the space", self.space.size)
-        for name in ("run", "onset_s", "block", "repeats", "category", "caption"):
+        for name in PER_CLIP[1:]:
             checks.same_length(name, len(getattr(self, name)), "clips", len(self.brain))
         if self.clips is not None:
             checks.dimensions("clips", self.clips, ("clips", "frames", "height", "width", "rgb"))
@@ -253,14 +264,13 @@ class Samples:
 
     def take(self, rows: np.ndarray) -> Samples:
         """Return the samples of the given rows (bool mask or integers)."""
-        per_clip = ("brain", "run", "onset_s", "block", "repeats", "category", "caption")
-        chosen = {name: getattr(self, name)[rows] for name in per_clip}
+        chosen = {name: getattr(self, name)[rows] for name in PER_CLIP}
         return replace(self, clips=None if self.clips is None else self.clips[rows], **chosen)
 
     def sealed(self) -> Samples:
-        """Return the same samples without anything of the truth: no clips, categories or captions."""
+        """Return the same samples without anything of the truth: no clips, names, categories or captions."""
         blank = np.full(len(self), "")
-        return replace(self, clips=None, category=blank, caption=blank)
+        return replace(self, clips=None, category=blank, caption=blank, stimulus=blank)
 
 
 @dataclass(frozen=True)

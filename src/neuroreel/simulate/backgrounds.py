@@ -62,7 +62,9 @@ class Land:
         field = pink_noise(int(self.rng.integers(4)), stretch, power)
         top, left = (int(self.rng.integers(n)) for n in field.shape)
         rows, columns = min(TEXTURE_ROWS, round(TEXTURE_ROWS / zoom)), min(TEXTURE_COLUMNS, round(640 / zoom))
-        window = field.take(np.arange(top, top + rows), 0, mode="wrap").take(np.arange(left, left + columns), 1, mode="wrap")
+        window = field.take(np.arange(top, top + rows), 0, mode="wrap").take(
+            np.arange(left, left + columns), 1, mode="wrap"
+        )
         small = self.rows < rows
         return cv2.resize(window, (self.columns, self.rows), interpolation=cv2.INTER_AREA if small else cv2.INTER_CUBIC)
 
@@ -96,7 +98,11 @@ class Land:
         rows, columns = self.inside(x - radius - 0.02, y - radius - 0.02, x + radius + 0.02, y + radius + 0.02)
         window = self.rgb[rows, columns]
         away = np.hypot(self.x[columns] - x, self.y[rows] - y)
-        window += (np.array(colour, np.float32) - window) * share * np.clip((radius - away) * self.rows + 0.5, 0, 1)[..., None]
+        window += (
+            (np.array(colour, np.float32) - window)
+            * share
+            * np.clip((radius - away) * self.rows + 0.5, 0, 1)[..., None]
+        )
 
     def disc(self, x: float, y: float, radius: float) -> np.ndarray:
         """Return 1 within a disc and 0 outside, with an edge of one pixel."""
@@ -185,7 +191,9 @@ def street(land: Land) -> None:
         lit = land.between(0.7, 1.0)
         for y in np.arange(top + 0.09, 0.56, 0.14):
             for x in np.arange(left + 0.05, right - 0.07, 0.095):
-                land.rgb[land.inside(x, y, x + 0.05, y + 0.08)] = (96, 112, 130) if land.rng.random() < lit else (236, 214, 150)
+                land.rgb[land.inside(x, y, x + 0.05, y + 0.08)] = (
+                    (96, 112, 130) if land.rng.random() < lit else (236, 214, 150)
+                )
         land.rgb[land.inside(right - 0.008, top, right, 0.7)] *= 0.6
         left = right
     land.rgb += 6 * land.noise()[..., None]
@@ -200,7 +208,9 @@ def room(land: Land) -> None:
     papers: tuple[Colour, ...] = ((206, 196, 176), (176, 194, 190), (200, 184, 190), (184, 190, 208))
     paper = np.asarray(papers[int(land.rng.integers(len(papers)))], np.float32)
     floor = land.between(0.66, 0.74)
-    land.rgb += paper + (6 * np.sign(np.sin(land.x * 58)) + 4 * land.noise())[..., None] - 26 * (land.y[..., None] - 0.4)
+    land.rgb += (
+        paper + (6 * np.sign(np.sin(land.x * 58)) + 4 * land.noise())[..., None] - 26 * (land.y[..., None] - 0.4)
+    )
     for x in np.arange(land.between(0.1, 0.5), ASPECT - 0.3, land.between(0.75, 0.95)):
         land.rgb[land.inside(x - 0.02, 0.1, x + 0.3, 0.5)] = (242, 238, 228)
         view = land.inside(x, 0.12, x + 0.28, 0.48)
@@ -278,8 +288,9 @@ PAINTERS: dict[str, Callable[[Land], None]] = {
 BACKGROUNDS: tuple[str, ...] = tuple(PAINTERS)
 
 
+@lru_cache(maxsize=256)
 def draw_background(background: str, look: int, rows: int = 256) -> np.ndarray:
-    """Return a panorama (rows, ASPECT * rows, 3) uint8.
+    """Return a panorama (rows, ASPECT * rows, 3) uint8, read-only; the last ones are kept.
 
     Parameters
     ----------
@@ -292,4 +303,6 @@ def draw_background(background: str, look: int, rows: int = 256) -> np.ndarray:
     land = Land(rows, rng)
     tint = rng.normal(0, 0.03, 3) + rng.normal(0, 0.04)
     PAINTERS[background](land)
-    return np.clip(land.rgb * (1 + tint.astype(np.float32)), 0, 255).astype(np.uint8)
+    picture = np.clip(land.rgb * (1 + tint.astype(np.float32)), 0, 255).astype(np.uint8)
+    picture.flags.writeable = False
+    return picture

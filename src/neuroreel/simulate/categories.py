@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -12,11 +12,11 @@ from neuroreel.core import checks
 from neuroreel.core.seeds import generator
 from neuroreel.simulate.colours import COLOURS, tone_of
 from neuroreel.simulate.objects import animals, buildings, foods, furniture, people, plants, tools, vehicles
-from neuroreel.simulate.pen import HALF_WIDTH, INK, Pen, Tone
+from neuroreel.simulate.pen import HALF_WIDTH, Colour, Pen, Tone
 
 Drawing = Callable[[Pen, Tone], None]
 
-DRAWINGS: dict[str, dict[str, Drawing]] = {
+DRAWINGS: Mapping[str, Mapping[str, Drawing]] = {
     "animal": animals.DRAWINGS,
     "vehicle": vehicles.DRAWINGS,
     "plant": plants.DRAWINGS,
@@ -32,15 +32,21 @@ CATEGORIES: tuple[str, ...] = tuple(category for members in GROUPS.values() for 
 GROUP_OF: dict[str, str] = {category: group for group, members in GROUPS.items() for category in members}
 
 
+SHADOW: Colour = (24, 18, 36)
+
+WINDOW_MULTIPLE = 32
+"""Sprites are cut out to multiples of so many pixels, so that they can be halved five times."""
+
+
 @dataclass(frozen=True)
 class Sprite:
     """One object, drawn.
 
     Attributes
     ----------
-    rgba : (pixels, pixels, 4) uint8, colours multiplied by their cover, with a soft shadow around the object.
-    cover : (pixels, pixels) uint8, 255 on the object, 0 elsewhere.
-    centre : (x, y) of the object's centre of mass, in pixels from the corner of the surface.
+    rgba : (rows, columns, 4) uint8, colours multiplied by their cover, with a soft shadow around the object.
+    cover : (rows, columns) uint8, 255 on the object, 0 elsewhere.
+    centre : (x, y) of the object's centre of mass, in pixels from the corner of the picture.
     extent : longer side of the object's bounding box, in pixels.
     """
 
@@ -58,7 +64,7 @@ def draw_sprite(category: str, colour: str, look: int, pixels: int = 256) -> Spr
     category : one of CATEGORIES.
     colour : one of COLOURS.
     look : number of the object; the same number has the same proportions and texture at every resolution.
-    pixels : side of the drawing; the object fills about three quarters of it.
+    pixels : side of the surface that it is drawn on, in multiples of 32; the object fills about three quarters of it.
     """
     checks.one_of("category", category, CATEGORIES)
     checks.one_of("colour", colour, COLOURS)
@@ -66,19 +72,18 @@ def draw_sprite(category: str, colour: str, look: int, pixels: int = 256) -> Spr
     tone = tone_of(colour, rng)
     pen = Pen(pixels, rng)
     DRAWINGS[GROUP_OF[category]][category](pen, tone)
-    rgb, cover = pen.lit()
+    rgb, cover = pen.lit(pen.window(WINDOW_MULTIPLE))
     cover = cv2.GaussianBlur(cover, (3, 3), 0)
     unit = pixels / (2 * HALF_WIDTH)
-    shade = cv2.GaussianBlur(cover, (0, 0), 0.06 * unit)
-    shade = 0.42 * cv2.warpAffine(shade, np.array([[1, 0, 0.015 * unit], [0, 1, 0.045 * unit]], np.float32), (pixels, pixels))
-    alpha = np.maximum(cover, shade)
-    share = (cover / np.maximum(alpha, 1e-6))[..., None]
-    painted = np.where(rgb.max(-1, keepdims=True) > 0, rgb, INK)
-    premultiplied = (painted * share + np.array((24, 18, 36), np.float32) * (1 - share)) * alpha[..., None]
-    rgba = np.dstack([premultiplied, alpha * 255])
-    weight = cover.sum()
-    grid = np.arange(pixels) + 0.5
-    centre = float(cover.sum(0) @ grid / weight), float(cover.sum(1) @ grid / weight)
+    shadow = cv2.GaussianBlur(cover, (0, 0), 0.06 * unit)
+    lower = np.array([[1, 0, 0.015 * unit], [0, 1, 0.045 * unit]], np.float32)
+    shadow = 0.42 * cv2.warpAffine(shadow, lower, shadow.shape[::-1])
+    rest = np.maximum(shadow - cover, 0)[..., None]
+    rgb *= cover[..., None]
+    rgb += rest * np.array(SHADOW, np.float32)
+    rgba = np.dstack([rgb, (cover + rest[..., 0]) * 255])
+    down, across = cover.sum(1), cover.sum(0)
+    x, y = (float(mass @ (np.arange(len(mass)) + 0.5) / mass.sum()) for mass in (across, down))
     columns, rows = np.flatnonzero(cover.max(0) > 0.5), np.flatnonzero(cover.max(1) > 0.5)
     extent = float(max(columns[-1] - columns[0], rows[-1] - rows[0]) + 1)
-    return Sprite(np.round(rgba).astype(np.uint8), np.round(cover * 255).astype(np.uint8), centre, extent)
+    return Sprite(np.round(rgba).astype(np.uint8), np.round(cover * 255).astype(np.uint8), (x, y), extent)

@@ -161,7 +161,13 @@ def frame_truth(scene: Scene, time_s: float) -> dict[str, str | float]:
 
 
 def make_movie(
-    name: str, *, minutes: float, size: int = 64, fps: float = 15.0, seed: int = 0, categories: Sequence[str] | None = None
+    name: str,
+    *,
+    minutes: float,
+    size: int = 64,
+    fps: float = 15.0,
+    seed: int = 0,
+    categories: Sequence[str] | None = None,
 ) -> Movie:
     """Return a random movie of the simulated world.
 
@@ -179,9 +185,7 @@ def make_movie(
     return Movie(name, scenes, fps, size)
 
 
-def write_mp4(
-    path: str | Path, movie: Movie, *, crf: int = 16, progress: Callable[[int], None] | None = None
-) -> Path:
+def write_mp4(path: str | Path, movie: Movie, *, crf: int = 16, progress: Callable[[int], None] | None = None) -> Path:
     """Write a movie as H.264 (yuv420p, a key frame every 15) and return the path; memory holds one frame.
 
     Parameters
@@ -197,7 +201,9 @@ def write_mp4(
     try:
         with av.open(str(part), "w") as container:
             rate = Fraction(movie.fps).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "g": "15", "preset": "veryfast"})
+            stream = container.add_stream(
+                "libx264", rate=rate, options={"crf": str(crf), "g": "15", "preset": "veryfast"}
+            )
             stream.width = stream.height = movie.size
             stream.pix_fmt = "yuv420p"
             which = movie.scene_of(np.arange(movie.n_frames))

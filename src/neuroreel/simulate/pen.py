@@ -44,7 +44,9 @@ def smooth(points: Points, steps: int = 10) -> np.ndarray:
     return curve.reshape(-1, 2)
 
 
-def oval(x: float, y: float, rx: float, ry: float, angle: float = 0.0, arc: tuple[float, float] = (0, 360)) -> np.ndarray:
+def oval(
+    x: float, y: float, rx: float, ry: float, angle: float = 0.0, arc: tuple[float, float] = (0, 360)
+) -> np.ndarray:
     """Return an ellipse, or the part of it between two angles, as points; degrees, clockwise from the right."""
     a = np.radians(np.linspace(*arc, 48))
     turn = np.radians(angle)
@@ -57,7 +59,9 @@ def box(x0: float, y0: float, x1: float, y1: float, corner: float = 0.0) -> np.n
     if corner <= 0:
         return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     centres = ((x1 - corner, y1 - corner, 0), (x0 + corner, y1 - corner, 90), (x0 + corner, y0 + corner, 180))
-    quarters = [oval(x, y, corner, corner, arc=(a, a + 90))[::6] for x, y, a in (*centres, (x1 - corner, y0 + corner, 270))]
+    quarters = [
+        oval(x, y, corner, corner, arc=(a, a + 90))[::6] for x, y, a in (*centres, (x1 - corner, y0 + corner, 270))
+    ]
     return np.concatenate(quarters)
 
 
@@ -141,36 +145,44 @@ class Pen:
         self.labels[window][chosen] = join
         return join
 
-    def lit(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what was drawn, rounded by light from the top left and outlined.
+    def window(self, multiple: int) -> tuple[slice, slice]:
+        """Return the rows and columns around what was drawn, with room for a shadow, in whole multiples of pixels."""
+        margin = 0.25 * self._scale
+        bounds = []
+        for axis in (1, 0):
+            used = np.flatnonzero(self.labels.any(axis))
+            low = int(max(used[0] - margin, 0)) // multiple * multiple
+            high = -(-int(min(used[-1] + 1 + margin, len(self.labels))) // multiple) * multiple
+            bounds.append(slice(low, high))
+        return bounds[0], bounds[1]
+
+    def lit(self, window: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what was drawn in a window, rounded by light from the top left and outlined.
 
         Returns
         -------
-        rgb : (pixels, pixels, 3) float32, 0 to 255.
-        cover : (pixels, pixels) float32, 1 on the object with its outline, 0 elsewhere.
+        rgb : (rows, columns, 3) float32, 0 to 255; the colour of the outline where nothing was drawn.
+        cover : (rows, columns) float32, 1 on the object with its outline, 0 elsewhere.
         """
-        unit = self._scale
-        inside = self.labels > 0
+        unit, labels = self._scale, self.labels[window]
+        inside = labels > 0
         edge = np.zeros(inside.shape, bool)
-        across = self.labels[:, 1:] != self.labels[:, :-1]
-        down = self.labels[1:] != self.labels[:-1]
-        edge[:, 1:] |= across
-        edge[1:] |= down
+        edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+        edge[1:] |= labels[1:] != labels[:-1]
         depth = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 5) / unit
         bulge = np.sqrt(1 - (1 - np.minimum(depth / 0.16, 1)) ** 2) * inside
-        bulge = cv2.GaussianBlur(bulge.astype(np.float32), (0, 0), 0.025 * unit)
-        slope_x = cv2.Sobel(bulge, cv2.CV_32F, 1, 0) * unit / 8
-        slope_y = cv2.Sobel(bulge, cv2.CV_32F, 0, 1) * unit / 8
-        slant = 0.16
-        facing = (0.5 * slope_x + 0.75 * slope_y) * slant
-        light = (0.8 + facing) / np.sqrt(1 + slant**2 * (slope_x**2 + slope_y**2)) - 0.8
-        height = np.linspace(0.07, -0.10, len(bulge), dtype=np.float32)[:, None]
-        light = np.clip(0.55 * light + height, -0.4, 0.4)[..., None]
-        rgb = self.rgb.astype(np.float32)
-        rgb = np.where(light > 0, rgb + (255 - rgb) * light * 1.1, rgb * (1 + light))
-        seam = np.clip(1.5 - depth / 0.014, 0, 1)[..., None].astype(np.float32) * 0.55
-        rgb = rgb * (1 - seam) + np.array(INK, np.float32) * seam
+        bulge = cv2.GaussianBlur(bulge, (0, 0), 0.025 * unit)
+        slope_x = cv2.Sobel(bulge, cv2.CV_32F, 1, 0) * (0.02 * unit)
+        slope_y = cv2.Sobel(bulge, cv2.CV_32F, 0, 1) * (0.02 * unit)
+        light = (0.8 + 0.5 * slope_x + 0.75 * slope_y) / np.sqrt(1 + slope_x**2 + slope_y**2) - 0.8
+        height = np.linspace(0.07, -0.10, len(self.labels), dtype=np.float32)[window[0], None]
+        light = np.clip(0.55 * light + height, -0.4, 0.4)
+        seam = np.clip(1.5 - depth / 0.014, 0, 1) * 0.55
+        # paint * (1 + light) in shade, paint + (255 - paint) * 1.1 * light in light, then the seams in ink
+        factor, offset = 1 + np.minimum(light, 0) - 1.1 * np.maximum(light, 0), 255 * 1.1 * np.maximum(light, 0)
+        factor, offset = factor * (1 - seam), offset * (1 - seam)
+        rgb = self.rgb[window] * factor[..., None]
+        rgb += offset[..., None] + seam[..., None] * np.array(INK, np.float32)
+        rgb[~inside] = INK
         outside = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5) / unit
-        outline = (outside < 0.035) & ~inside
-        rgb[outline] = INK
-        return rgb, (inside | outline).astype(np.float32)
+        return rgb, (outside < 0.035).astype(np.float32)

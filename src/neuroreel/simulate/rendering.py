@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from neuroreel.simulate.backgrounds import draw_background
-from neuroreel.simulate.categories import draw_sprite
+from neuroreel.simulate.categories import WINDOW_MULTIPLE, draw_sprite
 from neuroreel.simulate.scenes import Pose, Scene
 
 OVERSAMPLING = 2
@@ -31,11 +31,11 @@ class Stage:
         sprite = draw_sprite(scene.category, scene.colour, scene.look, pixels)
         self._extent, self._centre = sprite.extent, np.array(sprite.centre)
         self._layers, self._covers = [sprite.rgba], [sprite.cover]
-        while self._layers[-1].shape[0] > 8:
-            half = (self._layers[-1].shape[0] // 2,) * 2
+        for _ in range(int(np.log2(WINDOW_MULTIPLE))):
+            half = self._layers[-1].shape[1] // 2, self._layers[-1].shape[0] // 2
             self._layers.append(cv2.resize(self._layers[-1], half, interpolation=cv2.INTER_AREA))
             self._covers.append(cv2.resize(self._covers[-1], half, interpolation=cv2.INTER_AREA))
-        panorama = draw_background(scene.background, scene.look, max(SMALLEST_PANORAMA, self._fine))
+        panorama = draw_background(scene.background, scene.place, max(SMALLEST_PANORAMA, self._fine))
         if panorama.shape[0] != self._fine:
             width = round(panorama.shape[1] * self._fine / panorama.shape[0])
             panorama = cv2.resize(panorama, (width, self._fine), interpolation=cv2.INTER_AREA)

@@ -13,6 +13,9 @@ from neuroreel.simulate.movies import check_size, frame_truth
 from neuroreel.simulate.rendering import Stage
 from neuroreel.simulate.scenes import check_categories, draw_scene
 
+PLACES = 24
+"""Number of panoramas of each background in samples, so that they are drawn once."""
+
 
 def sample_clips(
     n: int,
@@ -22,7 +25,7 @@ def sample_clips(
     fps: float = 15.0,
     seed: int = 0,
     categories: Sequence[str] | None = None,
-    per_scene: int = 2,
+    per_scene: int = 4,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return random clips and what they show, in random order.
 
@@ -55,7 +58,8 @@ def sample_clips(
     truth: list[dict[str, str | float]] = [{}] * n
     for i in range(n_scenes):
         rng = generator(seed, "sample", i)
-        stage = Stage(draw_scene(rng, str(shown[i]), duration_s=duration_s), size)
+        scene = draw_scene(rng, str(shown[i]), duration_s=duration_s)
+        stage = Stage(replace(scene, place=scene.place % PLACES), size)
         for row in places[i * per_scene : (i + 1) * per_scene]:
             first_s = float(rng.uniform(0, duration_s - frames / fps))
             for k in range(frames):
@@ -65,7 +69,7 @@ def sample_clips(
 
 
 def sample_frames(
-    n: int, *, size: int = 64, seed: int = 0, categories: Sequence[str] | None = None, per_scene: int = 2
+    n: int, *, size: int = 64, seed: int = 0, categories: Sequence[str] | None = None, per_scene: int = 4
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return random pictures (n, size, size, 3) uint8 and what they show; the arguments are those of `sample_clips`."""
     clips, truth = sample_clips(n, frames=1, size=size, seed=seed, categories=categories, per_scene=per_scene)
@@ -73,7 +77,13 @@ def sample_frames(
 
 
 def still(
-    category: str, *, colour: str = "red", background: str = "meadow", size: int = 64, object_size: float = 0.6, look: int = 0
+    category: str,
+    *,
+    colour: str = "red",
+    background: str = "meadow",
+    size: int = 64,
+    object_size: float = 0.6,
+    look: int = 0,
 ) -> np.ndarray:
     """Return one object in the middle of the picture, (size, size, 3) uint8.
 
@@ -88,5 +98,5 @@ def still(
     inside = checks.positive("object_size", object_size) <= 0.9
     checks.require(inside, "object_size", "must be at most 0.9", object_size)
     scene = draw_scene(generator(look, "still"), category)
-    quiet = replace(scene, action="still", direction="", x=0.5, y=0.5, mirrored=False, look=look)
+    quiet = replace(scene, action="still", direction="", x=0.5, y=0.5, mirrored=False, look=look, place=look)
     return Stage(replace(quiet, colour=colour, background=background, size=object_size), size).frame(0.0)

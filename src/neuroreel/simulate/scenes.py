@@ -33,7 +33,7 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
 DIRECTION_SHARES = (0.18, 0.18, 0.16, 0.16, 0.08, 0.08, 0.08, 0.08)
 TURNS = ("clockwise", "anticlockwise")
 
-REACH = 0.58
+REACH = 0.65
 """Farthest that an object lies from its centre of mass, in its sizes."""
 
 
@@ -76,7 +76,7 @@ class Scene:
     pan : speed of the camera in frames per second, to the right if above 0.
     view : left edge of the first view within the panorama, in frames.
     mirrored : whether the object faces left.
-    look : number from which the object's and the background's details are drawn.
+    look, place : numbers from which the object's and the background's details are drawn.
     """
 
     onset_s: float
@@ -95,6 +95,7 @@ class Scene:
     view: float
     mirrored: bool
     look: int
+    place: int
 
     @property
     def group(self) -> str:
@@ -172,6 +173,7 @@ def draw_scene(rng: np.random.Generator, category: str, *, onset_s: float = 0.0,
         view=between(0.01, spare) + (abs(pan) * duration_s if pan < 0 else 0.0),
         mirrored=mirrored,
         look=int(rng.integers(2**31)),
+        place=int(rng.integers(2**31)),
     )
 
 

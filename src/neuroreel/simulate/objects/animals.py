@@ -19,8 +19,15 @@ def eye(pen: Pen, x: float, y: float, radius: float) -> None:
 def cat(pen: Pen, tone: Tone) -> None:
     """Sitting, with pointed ears, whiskers, a curled tail and stripes."""
     wide, head = pen.between(0.36, 0.46), pen.between(0.36, 0.42)
-    pen.stroke(smooth([(-0.2, 0.8), (-0.75, 0.85), (-0.92, 0.45), (-0.7, 0.1), (-0.75, 0.45), (-0.6, 0.7)])[8:34], 0.17, tone.dark)
-    body = pen.fill(smooth([(0.05, -0.3), (wide, 0.1), (wide + 0.08, 0.9), (-0.1, 0.95), (-wide - 0.15, 0.9), (-wide, 0.3)]), tone.base)
+    pen.stroke(
+        smooth([(-0.2, 0.8), (-0.75, 0.85), (-0.92, 0.45), (-0.7, 0.1), (-0.75, 0.45), (-0.6, 0.7)])[8:34],
+        0.17,
+        tone.dark,
+    )
+    body = pen.fill(
+        smooth([(0.05, -0.3), (wide, 0.1), (wide + 0.08, 0.9), (-0.1, 0.95), (-wide - 0.15, 0.9), (-wide, 0.3)]),
+        tone.base,
+    )
     for i in range(3):
         pen.stroke([(-0.75, 0.15 + 0.24 * i), (-0.22, 0.2 + 0.24 * i)], 0.08, tone.deep, on=body)
     pen.fill(oval(0.12, 0.45, 0.2, 0.34), tone.light, on=body)
@@ -54,12 +61,19 @@ def elephant(pen: Pen, tone: Tone) -> None:
         for toe in (-0.6, 0, 0.6):
             pen.fill(oval(x + toe * leg, 0.84, 0.04, 0.05), WHITE, on=body)
     curl = pen.between(0.0, 0.22)
-    trunk = pen.stroke(smooth([(0.6, -0.2), (0.82, 0.1), (0.84, 0.5), (0.92 + curl, 0.72 - curl), (0.84, 0.5), (0.82, 0.1)])[:31], 0.2, tone.base)
+    trunk = pen.stroke(
+        smooth([(0.6, -0.2), (0.82, 0.1), (0.84, 0.5), (0.92 + curl, 0.72 - curl), (0.84, 0.5), (0.82, 0.1)])[:31],
+        0.2,
+        tone.base,
+    )
     head = pen.fill(oval(0.46, -0.28, 0.38, 0.4), tone.base, join=trunk)
     for y in (0.14, 0.3, 0.46):
         pen.stroke([(0.72, y), (0.95, y)], 0.03, tone.deep, on=head)
     pen.fill(smooth([(0.58, 0.1), (0.7, 0.12), (0.78, 0.36), (0.66, 0.3)]), WHITE)
-    flap = pen.fill(smooth([(0.38, -0.52), (0.1, -0.72), (-0.1 - ear / 2, -0.45), (-0.08, 0.0), (0.16, ear / 1.6), (0.34, -0.1)]), tone.dark)
+    flap = pen.fill(
+        smooth([(0.38, -0.52), (0.1, -0.72), (-0.1 - ear / 2, -0.45), (-0.08, 0.0), (0.16, ear / 1.6), (0.34, -0.1)]),
+        tone.dark,
+    )
     pen.fill(oval(0.12, -0.25, 0.16, 0.26), NOSE, on=flap)
     eye(pen, 0.58, -0.36, 0.085)
 
@@ -84,7 +98,12 @@ def giraffe(pen: Pen, tone: Tone) -> None:
         pen.stroke([(lean + x, -0.84), (lean + x - 0.02, -1.02)], 0.05, tone.dark)
         pen.fill(oval(lean + x - 0.02, -1.03, 0.045, 0.045), INK)
     pen.fill(oval(lean - 0.12, -0.82, 0.14, 0.06, 25), tone.dark)
-    head = pen.fill(smooth([(lean - 0.1, -0.88), (lean + 0.16, -0.9), (lean + 0.46, -0.68), (lean + 0.4, -0.55), (lean - 0.06, -0.66)]), tone.base)
+    head = pen.fill(
+        smooth(
+            [(lean - 0.1, -0.88), (lean + 0.16, -0.9), (lean + 0.46, -0.68), (lean + 0.4, -0.55), (lean - 0.06, -0.66)]
+        ),
+        tone.base,
+    )
     pen.fill(oval(lean + 0.4, -0.62, 0.13, 0.1), tone.light, on=head)
     eye(pen, lean + 0.1, -0.78, 0.065)
 
@@ -95,7 +114,21 @@ def duck(pen: Pen, tone: Tone) -> None:
     for x in (-0.18, 0.16):
         pen.stroke([(x, 0.5), (x, 0.85)], 0.07, BEAK)
         pen.fill([(x - 0.06, 0.8), (x + 0.24, 0.93), (x - 0.1, 0.95)], BEAK)
-    body = pen.fill(smooth([(-1.0, -0.24), (-0.62, 0.0), (0.05, -0.05), (0.55, 0.0), (0.62, 0.35), (0.25, 0.66), (-0.4, 0.66), (-0.84, 0.3)]), tone.base)
+    body = pen.fill(
+        smooth(
+            [
+                (-1.0, -0.24),
+                (-0.62, 0.0),
+                (0.05, -0.05),
+                (0.55, 0.0),
+                (0.62, 0.35),
+                (0.25, 0.66),
+                (-0.4, 0.66),
+                (-0.84, 0.3),
+            ]
+        ),
+        tone.base,
+    )
     pen.fill(oval(0.4, neck + 0.35, 0.24, 0.45), tone.base, join=body)
     beak = pen.fill(smooth([(0.62, neck - 0.08), (0.98, neck + 0.02), (0.98, neck + 0.14), (0.62, neck + 0.12)]), BEAK)
     pen.stroke([(0.62, neck + 0.05), (0.98, neck + 0.08)], 0.025, INK, on=beak)
@@ -114,7 +147,10 @@ def fish(pen: Pen, tone: Tone) -> None:
         pen.stroke([(-0.6, y / 3), (-0.95, y * 1.6)], 0.025, tone.deep, on=tail)
     pen.fill(smooth([(-0.3, -tall * 0.7), (-0.1, -tall - 0.32), (0.34, -tall - 0.1), (0.4, -tall * 0.6)]), tone.dark)
     pen.fill(smooth([(-0.2, tall * 0.7), (-0.24, tall + 0.22), (0.16, tall * 0.8)]), tone.dark)
-    body = pen.fill(smooth([(-0.66, 0), (-0.2, -tall), (0.4, -tall * 0.92), (0.92, 0.02), (0.4, tall * 0.92), (-0.2, tall)]), tone.base)
+    body = pen.fill(
+        smooth([(-0.66, 0), (-0.2, -tall), (0.4, -tall * 0.92), (0.92, 0.02), (0.4, tall * 0.92), (-0.2, tall)]),
+        tone.base,
+    )
     if pen.chance(0.5):
         for x in (-0.34, 0.02):
             pen.stroke(oval(x - 0.5, 0, 0.56, 0.9, arc=(-60, 60)), 0.13, tone.light, on=body)

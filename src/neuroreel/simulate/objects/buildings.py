@@ -95,7 +95,12 @@ def windmill(pen: Pen, tone: Tone) -> None:
     hub = np.array([0.0, -0.26])
     for angle in np.radians(turn + np.arange(0, 360, 90)):
         along, aside = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-        corners = [hub + 0.18 * along, hub + 0.78 * along, hub + 0.78 * along + 0.2 * aside, hub + 0.18 * along + 0.2 * aside]
+        corners = [
+            hub + 0.18 * along,
+            hub + 0.78 * along,
+            hub + 0.78 * along + 0.2 * aside,
+            hub + 0.18 * along + 0.2 * aside,
+        ]
         sail = pen.fill(np.array(corners), tone.light)
         for r in (0.33, 0.48, 0.63):
             pen.stroke(np.array([hub + r * along, hub + r * along + 0.2 * aside]), 0.022, tone.deep, on=sail)
@@ -117,7 +122,9 @@ def lighthouse(pen: Pen, tone: Tone) -> None:
     pen.fill(box(-0.28, -0.46, 0.28, -0.36, 0.02), tone.deep)
     pen.fill([(-0.24, -0.72), (0, -1.0), (0.24, -0.72)], tone.deep)
     for side in (-1, 1):
-        pen.fill([(side * 0.2, -0.62), (side * 0.62, -0.78), (side * 0.62, -0.42), (side * 0.2, -0.54)], (255, 244, 190))
+        pen.fill(
+            [(side * 0.2, -0.62), (side * 0.62, -0.78), (side * 0.62, -0.42), (side * 0.2, -0.54)], (255, 244, 190)
+        )
 
 
 DRAWINGS = {"house": house, "castle": castle, "skyscraper": skyscraper, "windmill": windmill, "lighthouse": lighthouse}

@@ -27,7 +27,18 @@ def apple(pen: Pen, tone: Tone) -> None:
     pen.stroke([(0.0, -0.5), (0.04, -0.76), (0.12, -0.92)], 0.09, STALK)
     leaf = pen.fill(smooth([(0.08, -0.66), (0.32, -0.98), (0.66, -0.92), (0.42, -0.64)]), LEAF)
     pen.stroke([(0.1, -0.66), (0.6, -0.9)], 0.025, (60, 110, 56), on=leaf)
-    shape = [(0, -0.46), (0.4, -0.6), (wide, -0.2), (wide - 0.14, 0.46), (0.3, 0.88), (0, 0.8), (-0.3, 0.88), (-wide + 0.14, 0.46), (-wide, -0.2), (-0.4, -0.6)]
+    shape = [
+        (0, -0.46),
+        (0.4, -0.6),
+        (wide, -0.2),
+        (wide - 0.14, 0.46),
+        (0.3, 0.88),
+        (0, 0.8),
+        (-0.3, 0.88),
+        (-wide + 0.14, 0.46),
+        (-wide, -0.2),
+        (-0.4, -0.6),
+    ]
     fruit = pen.fill(smooth(shape), tone.base)
     pen.fill(oval(0.5, 0.3, 0.4, 0.7, 20), mix(tone.base, tone.dark, 0.45), on=fruit)
     pen.fill(oval(0.16, 0.1, 0.5, 0.6), tone.base, on=fruit)
@@ -39,15 +50,40 @@ def banana(pen: Pen, tone: Tone) -> None:
     """A crescent with a ridge and dark ends."""
     pen.tilt(pen.between(-30, 15))
     fat = pen.between(0.0, 0.12)
-    shape = [(-0.94, -0.5), (-0.8, -0.54), (-0.56, -0.02), (-0.04, 0.22 - fat), (0.5, 0.02), (0.84, -0.44), (0.98, -0.36), (0.84, 0.22), (0.3, 0.66), (-0.3, 0.64), (-0.8, 0.2)]
+    shape = [
+        (-0.94, -0.5),
+        (-0.8, -0.54),
+        (-0.56, -0.02),
+        (-0.04, 0.22 - fat),
+        (0.5, 0.02),
+        (0.84, -0.44),
+        (0.98, -0.36),
+        (0.84, 0.22),
+        (0.3, 0.66),
+        (-0.3, 0.64),
+        (-0.8, 0.2),
+    ]
     fruit = pen.fill(smooth(shape), tone.base)
-    ridge = smooth([(-0.86, -0.46), (-0.6, 0.16), (-0.04, 0.42), (0.54, 0.22), (0.9, -0.36), (0.54, 0.22), (-0.04, 0.42), (-0.6, 0.16)])[:41]
+    ridge = smooth(
+        [
+            (-0.86, -0.46),
+            (-0.6, 0.16),
+            (-0.04, 0.42),
+            (0.54, 0.22),
+            (0.9, -0.36),
+            (0.54, 0.22),
+            (-0.04, 0.42),
+            (-0.6, 0.16),
+        ]
+    )[:41]
     pen.stroke(ridge, 0.04, tone.dark, on=fruit)
     pen.stroke(ridge - (0, 0.12), 0.05, tone.light, on=fruit)
     pen.fill(box(-1.0, -0.7, -0.76, -0.42), STALK, on=fruit)
     pen.fill(oval(0.95, -0.42, 0.1, 0.1), STALK, on=fruit)
     for _ in range(int(pen.rng.integers(2, 6))):
-        pen.stroke([(x := pen.between(-0.5, 0.5), y := pen.between(0.35, 0.6)), (x + 0.05, y)], 0.03, tone.deep, on=fruit)
+        pen.stroke(
+            [(x := pen.between(-0.5, 0.5), y := pen.between(0.35, 0.6)), (x + 0.05, y)], 0.03, tone.deep, on=fruit
+        )
 
 
 def cake(pen: Pen, tone: Tone) -> None:
@@ -60,7 +96,9 @@ def cake(pen: Pen, tone: Tone) -> None:
     for half, top, low in ((0.44, -0.42, 0.16), (0.72, 0.1, 0.84)):
         tier = pen.fill(box(-half, top, half, low, 0.08), tone.base)
         pen.fill(box(-half, low - 0.16, half, low - 0.07), CREAM, on=tier)
-        drips = [(x, top + 0.12 + 0.12 * (k % 2) + pen.between(0, 0.04)) for k, x in enumerate(np.linspace(half, -half, 9))]
+        drips = [
+            (x, top + 0.12 + 0.12 * (k % 2) + pen.between(0, 0.04)) for k, x in enumerate(np.linspace(half, -half, 9))
+        ]
         pen.fill(smooth([(-half, top - 0.03), (half, top - 0.03), *drips], 6), tone.light)
     pen.fill(oval(-0.34, -0.46, 0.085, 0.085), (206, 40, 60))
 

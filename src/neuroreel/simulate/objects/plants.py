@@ -42,7 +42,19 @@ def palm(pen: Pen, tone: Tone) -> None:
     """A bent ringed trunk with long drooping leaves."""
     lean = pen.between(-0.25, 0.25)
     top = np.array([lean, -0.36])
-    trunk = pen.fill(smooth([(top[0] - 0.07, top[1]), (top[0] + 0.07, top[1]), (lean * 0.9 + 0.1, 0.3), (0.17, 0.97), (-0.17, 0.97), (lean * 0.9 - 0.1, 0.3)]), BARK)
+    trunk = pen.fill(
+        smooth(
+            [
+                (top[0] - 0.07, top[1]),
+                (top[0] + 0.07, top[1]),
+                (lean * 0.9 + 0.1, 0.3),
+                (0.17, 0.97),
+                (-0.17, 0.97),
+                (lean * 0.9 - 0.1, 0.3),
+            ]
+        ),
+        BARK,
+    )
     for y in np.arange(-0.2, 0.95, 0.15):
         pen.stroke([(-0.5, y), (0.5, y + 0.03)], 0.03, BARK_DARK, on=trunk)
     for i, angle in enumerate((-172, -8, -140, -40, -112, -68, 160, 20)):
@@ -50,7 +62,9 @@ def palm(pen: Pen, tone: Tone) -> None:
         tip = top + reach * np.array([np.cos(a), np.sin(a) * 0.85 + 0.28])
         bend = top + 0.55 * reach * np.array([np.cos(a), np.sin(a)]) + (0, -0.16)
         side = 0.13 * np.array([-np.sin(a), np.cos(a)])
-        leaf = pen.fill(smooth([tuple(top), tuple(bend - side), tuple(tip), tuple(bend + side)]), tone.dark if i % 2 else tone.base)
+        leaf = pen.fill(
+            smooth([tuple(top), tuple(bend - side), tuple(tip), tuple(bend + side)]), tone.dark if i % 2 else tone.base
+        )
         pen.stroke([tuple(top), tuple(bend), tuple(tip)], 0.03, tone.light, on=leaf)
     for x in (-0.09, 0.08):
         pen.fill(oval(top[0] + x, top[1] + 0.08, 0.085, 0.085), BARK_DARK)
@@ -60,8 +74,12 @@ def cactus(pen: Pen, tone: Tone) -> None:
     """A ribbed column with two raised arms in a pot."""
     left, right = pen.between(-0.05, 0.2), pen.between(-0.2, 0.1)
     body = pen.stroke([(0, -0.66), (0, 0.7)], 0.42, tone.base)
-    pen.stroke([(-0.1, left + 0.12), (-0.5, left + 0.12), (-0.58, left), (-0.58, left - 0.36)], 0.24, tone.base, join=body)
-    pen.stroke([(0.1, right + 0.16), (0.48, right + 0.16), (0.56, right), (0.56, right - 0.4)], 0.24, tone.base, join=body)
+    pen.stroke(
+        [(-0.1, left + 0.12), (-0.5, left + 0.12), (-0.58, left), (-0.58, left - 0.36)], 0.24, tone.base, join=body
+    )
+    pen.stroke(
+        [(0.1, right + 0.16), (0.48, right + 0.16), (0.56, right), (0.56, right - 0.4)], 0.24, tone.base, join=body
+    )
     for x in (-0.12, 0.0, 0.12):
         pen.stroke([(x, -0.8), (x, 0.7)], 0.025, tone.deep, on=body)
     for x, low in ((-0.58, left), (0.56, right)):
@@ -82,7 +100,9 @@ def flower(pen: Pen, tone: Tone) -> None:
     pen.stroke([(0.0, -0.3), (0.05, 0.3), (0.0, 0.98)], 0.09, LEAF)
     for side in (-1, 1):
         y = pen.between(0.55, 0.75)
-        leaf = pen.fill(smooth([(0.02, y + 0.12), (side * 0.26, y - 0.22), (side * 0.56, y - 0.26), (side * 0.36, y + 0.06)]), LEAF)
+        leaf = pen.fill(
+            smooth([(0.02, y + 0.12), (side * 0.26, y - 0.22), (side * 0.56, y - 0.26), (side * 0.36, y + 0.06)]), LEAF
+        )
         pen.stroke([(0.02, y + 0.1), (side * 0.5, y - 0.22)], 0.025, (62, 116, 60), on=leaf)
     for ring, (reach, colour) in enumerate(((0.44, tone.dark), (0.36, tone.base))):
         for k in range(petals):

@@ -13,7 +13,21 @@ WOOD: Colour = (178, 126, 78)
 def hammer(pen: Pen, tone: Tone) -> None:
     """A thick handle with a steel head and a claw."""
     pen.tilt(pen.between(15, 50))
-    grip = pen.fill(smooth([(-0.12, -0.5), (0.12, -0.5), (0.13, 0.2), (0.19, 0.7), (0.14, 1.0), (-0.14, 1.0), (-0.19, 0.7), (-0.13, 0.2)]), tone.base)
+    grip = pen.fill(
+        smooth(
+            [
+                (-0.12, -0.5),
+                (0.12, -0.5),
+                (0.13, 0.2),
+                (0.19, 0.7),
+                (0.14, 1.0),
+                (-0.14, 1.0),
+                (-0.19, 0.7),
+                (-0.13, 0.2),
+            ]
+        ),
+        tone.base,
+    )
     for y in np.arange(0.5, 0.96, 0.12):
         pen.stroke([(-0.3, y), (0.3, y)], 0.04, tone.deep, on=grip)
     head = pen.fill(smooth([(-0.22, -0.78), (0.3, -0.8), (0.3, -0.46), (-0.22, -0.46)], 4), STEEL)
@@ -51,12 +65,23 @@ def umbrella(pen: Pen, tone: Tone) -> None:
     pen.tilt(pen.between(-20, 20))
     tall = pen.between(0.62, 0.78)
     pen.stroke(np.concatenate([[(0.0, -0.9), (0.0, 0.72)], oval(0.14, 0.74, 0.14, 0.18, arc=(180, 20))]), 0.08, WOOD)
-    hem = [(x, 0.02 - 0.09 * np.sin(np.pi * u)) for x, u in zip(np.linspace(0.94, -0.94, 33), np.linspace(0, 4, 33) % 1, strict=True)]
+    hem = [
+        (x, 0.02 - 0.09 * np.sin(np.pi * u))
+        for x, u in zip(np.linspace(0.94, -0.94, 33), np.linspace(0, 4, 33) % 1, strict=True)
+    ]
     dome = pen.fill(np.concatenate([oval(0, 0.02, 0.94, tall, arc=(180, 360)), hem]), tone.base)
     for side in (-1, 1):
-        pen.fill(smooth([(0, 0.06 - tall), (side * 0.34, -0.42), (side * 0.47, 0.05), (side * 0.94, 0.1), (side * 0.8, -0.4)]), tone.dark, on=dome)
+        pen.fill(
+            smooth(
+                [(0, 0.06 - tall), (side * 0.34, -0.42), (side * 0.47, 0.05), (side * 0.94, 0.1), (side * 0.8, -0.4)]
+            ),
+            tone.dark,
+            on=dome,
+        )
     for x in (-0.47, 0.0, 0.47):
-        pen.stroke(smooth([(0, 0.02 - tall), (x * 0.75, -0.4), (x, 0.02), (x * 0.75, -0.4)])[:21], 0.025, tone.deep, on=dome)
+        pen.stroke(
+            smooth([(0, 0.02 - tall), (x * 0.75, -0.4), (x, 0.02), (x * 0.75, -0.4)])[:21], 0.025, tone.deep, on=dome
+        )
     pen.fill(oval(0, -tall - 0.02, 0.05, 0.1), WOOD)
 
 

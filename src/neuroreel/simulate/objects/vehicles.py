@@ -31,8 +31,26 @@ def window(pen: Pen, points: np.ndarray | list[tuple[float, float]]) -> None:
 def car(pen: Pen, tone: Tone) -> None:
     """A low body with a rounded cabin, two windows and two wheels."""
     roof, back, radius = pen.between(-0.48, -0.34), pen.between(-0.66, -0.5), pen.between(0.19, 0.23)
-    body = pen.fill(smooth([(-0.98, 0.3), (-0.94, 0.0), (-0.5, -0.08), (0.5, -0.06), (0.92, 0.06), (0.98, 0.32), (0.6, 0.38), (-0.6, 0.38)]), tone.base)
-    pen.fill(smooth([(back - 0.08, 0.0), (back + 0.18, roof), (0.2, roof), (0.58, 0.0), (0.3, 0.12), (-0.3, 0.12)]), tone.base, join=body)
+    body = pen.fill(
+        smooth(
+            [
+                (-0.98, 0.3),
+                (-0.94, 0.0),
+                (-0.5, -0.08),
+                (0.5, -0.06),
+                (0.92, 0.06),
+                (0.98, 0.32),
+                (0.6, 0.38),
+                (-0.6, 0.38),
+            ]
+        ),
+        tone.base,
+    )
+    pen.fill(
+        smooth([(back - 0.08, 0.0), (back + 0.18, roof), (0.2, roof), (0.58, 0.0), (0.3, 0.12), (-0.3, 0.12)]),
+        tone.base,
+        join=body,
+    )
     window(pen, [(back + 0.1, -0.06), (back + 0.26, roof + 0.1), (-0.08, roof + 0.1), (-0.08, -0.06)])
     window(pen, [(0.0, -0.06), (0.0, roof + 0.1), (0.18, roof + 0.1), (0.44, -0.06)])
     pen.fill(box(-0.99, 0.24, 0.99, 0.3), tone.deep, on=body)
@@ -68,7 +86,10 @@ def boat(pen: Pen, tone: Tone) -> None:
         pen.stroke([(mast, y), (0.9, y)], 0.05, tone.base, on=main)
     pen.fill([(mast - 0.07, -0.62), (mast - 0.07, 0.26), (-0.7, 0.26)], SAIL)
     pen.fill([(mast, -1.02), (mast, -0.84), (mast - 0.3, -0.93)], tone.deep)
-    hull = pen.fill(smooth([(-0.98, low), (-0.4, low + 0.03), (0.4, low + 0.03), (1.0, low - 0.06), (0.66, 0.84), (-0.62, 0.84)]), tone.base)
+    hull = pen.fill(
+        smooth([(-0.98, low), (-0.4, low + 0.03), (0.4, low + 0.03), (1.0, low - 0.06), (0.66, 0.84), (-0.62, 0.84)]),
+        tone.base,
+    )
     pen.fill(box(-1.1, low + 0.12, 1.1, low + 0.2), SAIL, on=hull)
     for x in (-0.4, 0.0, 0.4):
         pen.fill(oval(x, low + 0.31, 0.055, 0.055), INK)
@@ -79,7 +100,10 @@ def plane(pen: Pen, tone: Tone) -> None:
     thick = pen.between(0.17, 0.22)
     pen.fill([(-0.02, -0.06), (-0.36, -0.52), (-0.2, -0.54), (0.32, -0.06)], tone.dark)
     pen.fill([(-0.9, -0.06), (-1.0, -0.56), (-0.82, -0.58), (-0.5, -0.08)], tone.dark)
-    body = pen.fill(smooth([(-0.98, -0.1), (-0.5, -thick), (0.5, -thick), (0.99, 0.04), (0.5, thick), (-0.5, thick * 0.8)]), tone.base)
+    body = pen.fill(
+        smooth([(-0.98, -0.1), (-0.5, -thick), (0.5, -thick), (0.99, 0.04), (0.5, thick), (-0.5, thick * 0.8)]),
+        tone.base,
+    )
     pen.fill(box(-1.1, 0.09, 1.1, 0.3), tone.light, on=body)
     for x in np.linspace(-0.5, 0.42, 6):
         pen.fill(oval(x, -0.05, 0.045, 0.05), GLASS)
@@ -96,8 +120,24 @@ def rocket(pen: Pen, tone: Tone) -> None:
     pen.fill(smooth([(-0.18, 0.6), (-0.2, 0.82), (0.0, pen.between(0.98, 1.06)), (0.2, 0.82), (0.18, 0.6)]), FLAME)
     pen.fill(smooth([(-0.08, 0.6), (-0.08, 0.74), (0.0, 0.88), (0.08, 0.74), (0.08, 0.6)]), LAMP)
     for side in (-1, 1):
-        pen.fill(smooth([(side * 0.2, 0.2), (side * (wide + 0.16), 0.44), (side * (wide + 0.2), 0.78), (side * 0.16, 0.58)]), tone.deep)
-    body = pen.fill(smooth([(0.0, -1.04), (wide * 0.8, -0.5), (wide, 0.1), (0.2, 0.64), (-0.2, 0.64), (-wide, 0.1), (-wide * 0.8, -0.5)]), tone.base)
+        pen.fill(
+            smooth([(side * 0.2, 0.2), (side * (wide + 0.16), 0.44), (side * (wide + 0.2), 0.78), (side * 0.16, 0.58)]),
+            tone.deep,
+        )
+    body = pen.fill(
+        smooth(
+            [
+                (0.0, -1.04),
+                (wide * 0.8, -0.5),
+                (wide, 0.1),
+                (0.2, 0.64),
+                (-0.2, 0.64),
+                (-wide, 0.1),
+                (-wide * 0.8, -0.5),
+            ]
+        ),
+        tone.base,
+    )
     pen.fill(box(-1, -1.2, 1, -0.56), tone.dark, on=body)
     pen.fill(box(-1, 0.4, 1, 0.5), tone.light, on=body)
     pen.fill(oval(0, -0.18, 0.19, 0.19), HUB)

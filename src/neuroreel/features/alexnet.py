@@ -1,0 +1,119 @@
+"""Features of AlexNet: any layer before or after its ReLU, in the layout of any of the published weights."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from neuroreel.core import checks
+from neuroreel.core.config import Config
+from neuroreel.core.errors import ConfigError
+from neuroreel.features.extractor import Extractor, known_layers, resize
+
+if TYPE_CHECKING:
+    from neuroreel.nets.alexnet import AlexNet, AlexNetConfig
+
+EIGHT = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+SHIPPED = Path(__file__).parents[1] / "weights" / "alexnet-world"
+
+
+class AlexNetFeaturesConfig(Config):
+    """Settings of the extractor.
+
+    Attributes
+    ----------
+    weights : "world" (shipped, trained on the simulated world), "random" (untrained, by `seed`), or a file.
+    net : settings of the network, as of `nets.alexnet.AlexNetConfig`; those of "world" come with its weights.
+    sha256 : digest that the file must have.
+    layers : names of layers, `:pre` for before the ReLU.
+    """
+
+    weights: str = "world"
+    net: dict[str, str | int | float] = Field(default_factory=dict)
+    sha256: str | None = None
+    layers: tuple[str, ...] = EIGHT
+    seed: int = 0
+    batch: int = Field(default=32, ge=1)
+
+
+class AlexNetExtractor(Extractor):
+    """The layers of an AlexNet, each flattened channel by channel (Wen et al. 2018 use conv1-conv5 and fc6-fc8)."""
+
+    name = "alexnet"
+
+    def __init__(self, config: AlexNetFeaturesConfig | None = None) -> None:
+        self.config: AlexNetFeaturesConfig = config or AlexNetFeaturesConfig()
+
+    @cached_property
+    def net(self) -> AlexNet:
+        """The network, read when it is first used.
+
+        Raises
+        ------
+        ConfigError, DataError : the weights are missing, corrupt, or of another layout.
+        """
+        from neuroreel.nets.alexnet import AlexNet, AlexNetConfig
+
+        if self.config.weights == "world":
+            return load_world(self.config.net)
+        net_config = AlexNetConfig.build(self.config.net)
+        if self.config.weights == "random":
+            return AlexNet.seeded(net_config, self.config.seed)
+        return AlexNet.load(self.config.weights, net_config, self.config.sha256)
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, in the order of their units."""
+        return known_layers(self.config.layers, self.net.layers)
+
+    def shape(self, layer: str) -> tuple[int, ...]:
+        """Return (channels, height, width) of a convolutional layer, (units,) of a fully connected one."""
+        return self.net.shapes[checks.one_of("layer", layer, self.net.shapes)]
+
+    def _compute(self, frames: np.ndarray, fps: float) -> dict[str, np.ndarray]:
+        import torch
+
+        size = self.net.config.size
+        with torch.inference_mode():
+            x = self.net.pixels(torch.from_numpy(np.ascontiguousarray(resize(frames, size, size))))
+            found = self.net.activations(x, self.layers)
+        return {layer: value.flatten(1).numpy() for layer, value in found.items()}
+
+
+def world_card() -> dict[str, object]:
+    """Return what is known of the shipped weights: config, SHA-256, classes, held-out accuracy, how they were made."""
+    card = SHIPPED / "card.json"
+    checks.require(card.is_file(), "shipped weights", "must be installed", "no card", card, ConfigError)
+    return json.loads(card.read_text())
+
+
+def world_config() -> AlexNetConfig:
+    """Return the settings of the shipped network."""
+    from neuroreel.nets.alexnet import AlexNetConfig
+
+    config = world_card()["config"]
+    return AlexNetConfig.build(config if isinstance(config, dict) else {}, SHIPPED / "card.json")
+
+
+def load_world(overrides: dict[str, str | int | float] | None = None) -> AlexNet:
+    """Return the shipped network, its file checked by SHA-256.
+
+    Raises
+    ------
+    ConfigError : settings are given that differ from the shipped ones.
+    DataError : the file is corrupt.
+    """
+    from neuroreel.nets.alexnet import AlexNet
+
+    config = world_config()
+    for key, value in (overrides or {}).items():
+        own = config.model_dump()
+        checks.one_of("network setting", key, own)
+        rule = f"must be {own[key]} for the shipped weights"
+        checks.require(value == own[key], key, rule, value, error=ConfigError)
+    return AlexNet.load(SHIPPED / "weights.safetensors", config, str(world_card()["sha256"]))

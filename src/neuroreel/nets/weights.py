@@ -1,0 +1,89 @@
+"""Weights in files: read without pickle, checked by SHA-256, fitted to a module by name, every fault one sentence."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from neuroreel.core.checks import require, sentence
+from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.core.files import atomic, sha256
+
+
+def read_state(file: str | Path, digest: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a `.safetensors` file, or of a torch file whose content is tensors only.
+
+    Parameters
+    ----------
+    file : the weights.
+    digest : SHA-256 that the file must have, hexadecimal.
+
+    Raises
+    ------
+    ConfigError : the file is missing.
+    DataError : the file is corrupt, holds more than tensors, or has another SHA-256.
+    """
+    file = Path(file)
+    require(file.is_file(), "weights", "must be a readable file", repr(str(file)), error=ConfigError)
+    if digest is not None:
+        got = sha256(file)
+        require(got == digest.lower(), "weights", f"must have the SHA-256 {digest.lower()}", got, file)
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise DataError(sentence("weights", "must be whole safetensors", _first_words(error), file)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(sentence("weights", "must be a state dict of tensors", _first_words(error), file)) from None
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+    require(tensors, "weights", "must be a state dict of tensors", type(state).__name__, file)
+    return dict(state)
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path | None = None) -> None:
+    """Copy a state dict into a module; every name and shape must be the module's.
+
+    Raises
+    ------
+    DataError : a key is missing, unknown or of another shape; the sentence names it with both shapes.
+    """
+    own = module.state_dict()
+    for key, value in own.items():
+        known = ", ".join(list(state)[:3])
+        require(key in state, f"weights {key}", f"must be there, {_shape(value)}", f"a file with {known}, ...", source)
+        require(
+            state[key].shape == value.shape,
+            f"weights {key}",
+            f"must have the shape {_shape(value)}",
+            _shape(state[key]),
+            source,
+        )
+    unknown = next((key for key in state if key not in own), None)
+    require(unknown is None, "weights", "must have only the layers of the module", unknown, source)
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
+
+
+def write_state(file: Path, module: nn.Module, *, half: bool = False) -> str:
+    """Write a module's tensors as safetensors, in float16 if `half`, and return the file's SHA-256."""
+    kept = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    if half:
+        kept = {key: value.half() if value.is_floating_point() else value for key, value in kept.items()}
+    with atomic(file) as partial:
+        save_file(kept, partial)
+    return sha256(file)
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:80] or type(error).__name__

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroreel.core import checks
+
+if TYPE_CHECKING:
+    from neuroreel.core.sets import Split, Window
 
 SPACES = ("volume", "surface", "columns")
 PER_CLIP = ("brain", "run", "onset_s", "block", "repeats", "category", "caption", "stimulus")
@@ -27,6 +31,7 @@ class Space:
     hemisphere : (voxels,) array of "L" and "R" on a surface, or None.
     template : name of the surface or of the volume's space, e.g. "fsaverage5".
     rois : masks (voxels,) bool by name.
+    measures : what is known of every voxel, (voxels,) float by name, e.g. the place of its receptive field.
     """
 
     kind: str
@@ -36,6 +41,7 @@ class Space:
     hemisphere: np.ndarray | None = None
     template: str = ""
     rois: Mapping[str, np.ndarray] = field(default_factory=dict)
+    measures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.one_of("space", self.kind, SPACES)
@@ -43,6 +49,8 @@ class Space:
             checks.same_length("space index", len(self.index), "voxels", self.size)
         for name, mask in self.rois.items():
             checks.same_length(f"ROI {name}", len(mask), "voxels", self.size)
+        for name, values in self.measures.items():
+            checks.same_length(f"measure {name}", len(values), "voxels", self.size)
 
     def take(self, mask: np.ndarray) -> Space:
         """Return the space of the voxels where the mask (voxels,) is True."""
@@ -52,6 +60,7 @@ class Space:
             index=None if self.index is None else self.index[mask],
             hemisphere=None if self.hemisphere is None else self.hemisphere[mask],
             rois={name: roi[mask] for name, roi in self.rois.items()},
+            measures={name: values[mask] for name, values in self.measures.items()},
         )
 
 
@@ -210,6 +219,47 @@ class Recording:
         """Return one run by its name; an unknown one is an error that lists the known ones."""
         checks.one_of("run", name, [run.bold.run for run in self.runs], f"sub-{self.subject}")
         return next(run for run in self.runs if run.bold.run == name)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a store holds: the recordings of a study and how they are meant to be used.
+
+    Attributes
+    ----------
+    name : name of the data set.
+    recordings : one per subject.
+    window : how clips and brain windows are taken unless the user says otherwise.
+    splits : the named splits.
+    licence, citation, address : of the data.
+    provenance : source files with their checksums, versions, settings, and what was left out.
+    """
+
+    name: str
+    recordings: tuple[Recording, ...]
+    window: Window
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
+    address: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.require(len(self.recordings) > 0, f"data set {self.name}", "must have 1 subject or more", 0)
+
+    def recording(self, subject: str | None = None) -> Recording:
+        """Return one subject's recording, the first if none is named; an unknown one lists the known ones."""
+        if subject is None:
+            return self.recordings[0]
+        checks.one_of("subject", subject, [each.subject for each in self.recordings], self.name)
+        return next(each for each in self.recordings if each.subject == subject)
+
+    def split(self, name: str | None = None) -> Split:
+        """Return a named split, the first if none is named; an unknown one lists the known ones."""
+        checks.require(bool(self.splits), "splits", "must be named for this data set", 0, self.name)
+        if name is None:
+            return next(iter(self.splits.values()))
+        return self.splits[checks.one_of("split", name, self.splits, self.name)]
 
 
 @dataclass(frozen=True)

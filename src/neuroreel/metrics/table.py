@@ -1,0 +1,313 @@
+"""The one place that turns predictions into scores: value, chance, ceiling, interval and p-value, by one code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from neuroreel.core.checks import one_of, require, same_length
+from neuroreel.core.errors import DataError
+from neuroreel.core.scores import CHANCE_ROWS, Scores, ScoreTable
+from neuroreel.core.types import Reconstruction, Samples
+from neuroreel.metrics.embedded import Backbone, one_hot
+from neuroreel.metrics.inference import (
+    block_members,
+    block_permutation,
+    defined_mean,
+    interval_of_mean,
+    shuffled_chance,
+)
+from neuroreel.metrics.motion import without_motion
+from neuroreel.metrics.registry import METRICS, Embed, Metric, Parts
+
+PAIRED_CLIPS = 100
+ANSWERED_ROWS = tuple(row for row in CHANCE_ROWS if row not in ("shuffled", "analytic"))
+
+
+def score(
+    variant: str,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    blocks: np.ndarray,
+    *,
+    chance: Mapping[str, np.ndarray] | None = None,
+    ceiling: np.ndarray | None = None,
+    embed: Mapping[str, Backbone] | None = None,
+    space: str = "",
+    seed: int = 0,
+    draws: int = 2000,
+    drawn: int = 1,
+    chosen_by: str = "first",
+) -> Scores:
+    """Measure one metric with everything that makes it believable.
+
+    Parameters
+    ----------
+    variant : a name in METRICS.
+    predicted, truth : clips (n, frames, height, width, 3) uint8; for `identification` also features (n, units); for
+        metrics of categories, probabilities (n, categories), where a row of NaN in the truth is a clip without a label.
+    blocks : array (n,), the scene or segment of each clip.
+    chance : trivial answers of the form of `predicted` by row: `train-marginal`, `mean-brain`, `noise`,
+        `nearest-train`.
+    ceiling : the answer from the truth's own features through the same generator, or None.
+    embed : networks by role, for metrics that look through one.
+    space : name of the space that features lie in, which then stands in the variant: `identification:pairwise@latents`.
+    seed : seed of the bootstrap and the permutations.
+    draws : number of bootstrap draws and of permutations.
+    drawn, chosen_by : how many reconstructions were drawn per clip, and how one was chosen.
+
+    Returns
+    -------
+    Scores. The row `shuffled` is the mean over pairs from different blocks; for identification, clips of the
+    prediction's own block are then no candidates. Where a metric is too slow for every pair, this row and p are of
+    every k-th clip, 100 at most. The interval and p are None where fewer than two blocks have a value.
+
+    Raises
+    ------
+    DataError : fewer than two blocks, arrays that don't fit, or something that the metric needs is missing.
+    ConfigError : the variant or a row is unknown.
+    """
+    metric = METRICS[one_of("metric", variant, METRICS)]
+    lacking = metric.lacks(truth, embed or {})
+    if lacking:
+        raise DataError(f"{lacking} ({variant})")
+    measure = _Measure(metric, truth, embed or {}, _Memory())
+    return measure.score(
+        predicted,
+        blocks,
+        chance or {},
+        ceiling,
+        seed=seed,
+        draws=draws,
+        drawn=drawn,
+        chosen_by=chosen_by,
+        space=space,
+    )
+
+
+def evaluate(
+    systems: Mapping[str, Reconstruction],
+    truth: Samples,
+    *,
+    variants: Sequence[str] | None = None,
+    chance: Mapping[str, Mapping[str, Reconstruction]] | None = None,
+    ceiling: Mapping[str, Reconstruction | None] | None = None,
+    embed: Mapping[str, Backbone] | None = None,
+    seed: int = 0,
+    draws: int = 2000,
+) -> ScoreTable:
+    """Measure several systems on one test set with the same code.
+
+    Parameters
+    ----------
+    systems : reconstruction of the test set by name of the system. A system is scored with what it makes.
+    truth : the test samples, opened: clips, categories and blocks.
+    variants : names in METRICS; all of them unless given.
+    chance : trivial answers by system and row, as `chance_answers` returns them.
+    ceiling : by system, what its generator makes of the truth's own features.
+    embed : networks by role, for learned metrics.
+    seed, draws : as in `score`.
+
+    Returns
+    -------
+    ScoreTable. A metric that couldn't be measured for any system stands in `skipped` with its reason.
+    `to_dict()["rows"]` is `{system: {variant: {"value", "chance", "ceiling", "normalised", "low", "high", "p", ...}}}`.
+    """
+    rows: dict[str, dict[str, Scores]] = {system: {} for system in systems}
+    skipped: dict[str, str] = {}
+    measured: list[Metric] = []
+    for name in METRICS if variants is None else variants:
+        metric = METRICS[one_of("metric", name, METRICS)]
+        reason = _reason(metric, systems, truth, embed or {})
+        if reason:
+            skipped[name] = reason
+        else:
+            measured.append(metric)
+    for _, alike in groupby(measured, key=lambda metric: metric.prepare):
+        metrics, memory = list(alike), _Memory()
+        for name, made in systems.items():
+            for metric in metrics:
+                columns = _columns(made.categories, truth.category)
+                true, answer = _truth(metric, truth, columns), _answer(metric, made, columns)
+                if true is None or answer is None:
+                    continue
+                trivial = {row: _answer(metric, one, columns) for row, one in (chance or {}).get(name, {}).items()}
+                one = _Measure(metric, true, embed or {}, memory).score(
+                    answer,
+                    truth.block,
+                    {row: given for row, given in trivial.items() if given is not None},
+                    _answer(metric, (ceiling or {}).get(name), columns),
+                    seed=seed,
+                    draws=draws,
+                    drawn=made.drawn,
+                    chosen_by="first" if made.drawn == 1 else made.chosen_by,
+                )
+                rows[name][one.variant] = one
+            memory.keep(truth.clips)
+    return ScoreTable(rows, skipped)
+
+
+def _reason(metric: Metric, systems: Mapping[str, Reconstruction], truth: Samples, embed: Embed) -> str | None:
+    """Return why a metric can't be measured of every system that makes what it takes, or None if it can."""
+    makers = [made for made in systems.values() if _makes(metric, made)]
+    if not makers:
+        return f"a system must make {metric.takes}, got none"
+    truths = [_truth(metric, truth, _columns(made.categories, truth.category)) for made in makers]
+    return next((reason for reason in (metric.lacks(true, embed) for true in truths) if reason), None)
+
+
+class _Memory:
+    """What was computed from an array, once; the array is kept as well, so that its id stays its own."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, int], tuple[object, Any]] = {}
+
+    def get(self, function: Callable[..., Any], array: np.ndarray, compute: Callable[[], Any]) -> Any:
+        """Return what a function gave for an array, computed if it isn't known."""
+        key = (function, id(array))
+        if key not in self._known:
+            self._known[key] = (array, compute())
+        return self._known[key][1]
+
+    def keep(self, array: np.ndarray | None) -> None:
+        """Forget all but what was computed from one array."""
+        self._known = {key: known for key, known in self._known.items() if known[0] is array}
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One metric against one truth."""
+
+    metric: Metric
+    truth: np.ndarray
+    embed: Embed
+    memory: _Memory
+
+    def score(
+        self,
+        predicted: np.ndarray,
+        blocks: np.ndarray,
+        chance: Mapping[str, np.ndarray],
+        ceiling: np.ndarray | None,
+        *,
+        seed: int,
+        draws: int,
+        drawn: int,
+        chosen_by: str,
+        space: str = "",
+    ) -> Scores:
+        """Return the scores of one system, as `score` says."""
+        metric, blocks = self.metric, np.asarray(blocks)
+        same_length("blocks", len(blocks), "clips", len(self.truth), metric.variant)
+        block_members(blocks)
+        for row in chance:
+            one_of("chance row", row, ANSWERED_ROWS, metric.variant)
+        values = self.values(predicted)
+        shuffled, p = self.null(predicted, blocks, seed, draws)
+        rows = {"shuffled": shuffled} | {row: defined_mean(self.values(answer)) for row, answer in chance.items()}
+        if metric.analytic is not None:
+            rows["analytic"] = metric.analytic(self.truth)
+        low, high = interval_of_mean(values, blocks, seed=seed, n=draws)
+        return Scores(
+            variant=metric.full_name(self.embed) + (f"@{space}" if space else ""),
+            values=values,
+            higher_is_better=metric.higher_is_better,
+            chance=rows,
+            ceiling=None if ceiling is None else defined_mean(self.values(ceiling)),
+            low=low,
+            high=high,
+            p=p,
+            controls={row: defined_mean(self.values(clips)) for row, clips in self.controls(predicted, seed).items()},
+            samples=drawn,
+            chosen_by=chosen_by,
+        )
+
+    def values(self, predicted: np.ndarray) -> np.ndarray:
+        """Return the value of each clip, array (n,)."""
+        metric = self.metric
+        rule = f"must have the truth's shape {self.truth.shape}"
+        require(predicted.shape == self.truth.shape, "an answer", rule, predicted.shape, metric.variant)
+        if metric.rank is not None and metric.pairs is not None:
+            return np.diagonal(metric.rank(self.pairs(metric.pairs, predicted))).copy()
+        if metric.at_once is None:
+            return metric.compare(self.parts(predicted), self.parts(self.truth))
+        rows = [slice(start, start + metric.at_once) for start in range(0, len(predicted), metric.at_once)]
+        sides = ([metric.prepare(side[i], self.embed) for side in (predicted, self.truth)] for i in rows)
+        return np.concatenate([metric.compare(*pair) for pair in sides])
+
+    def null(self, predicted: np.ndarray, blocks: np.ndarray, seed: int, draws: int) -> tuple[float, float | None]:
+        """Return the mean over pairs from different blocks, and the p-value of the true pairs."""
+        metric = self.metric
+        if metric.pairs is not None:
+            matrix = self.pairs(metric.pairs, predicted)
+        else:
+            step = -(-len(predicted) // PAIRED_CLIPS)
+            blocks = blocks[::step]
+            own, other = (self.thinned(side, step) for side in (predicted, self.truth))
+            columns = [{name: part[j : j + 1] for name, part in other.items()} for j in range(len(blocks))]
+            matrix = np.stack([metric.compare(own, column) for column in columns], axis=1)
+        ranked = matrix
+        if metric.rank is not None:
+            ranked = metric.rank(matrix)
+            matrix = metric.rank(np.where(blocks[:, None] == blocks, np.nan, matrix))
+        known = ~np.isnan(ranked).all(axis=0)
+        if len(np.unique(blocks[known])) < 2:
+            return float("nan"), None
+        shuffled = shuffled_chance(matrix, None, None, blocks, seed=seed)
+        test = block_permutation(ranked, blocks, seed=seed, n=draws, higher_is_better=metric.higher_is_better)
+        return shuffled, float(test.p)
+
+    def parts(self, answer: np.ndarray) -> Parts:
+        """Return an answer or the truth as the metric sees it, prepared once."""
+        prepare = self.metric.prepare
+        return self.memory.get(prepare, answer, lambda: prepare(answer, self.embed))
+
+    def pairs(self, function: Callable[[Parts, Parts], np.ndarray], predicted: np.ndarray) -> np.ndarray:
+        """Return the value of every prediction (rows) with every truth (columns), computed once, array (n, n)."""
+        return self.memory.get(function, predicted, lambda: function(self.parts(predicted), self.parts(self.truth)))
+
+    def thinned(self, side: np.ndarray, step: int) -> Parts:
+        """Return every step-th clip as the metric sees it."""
+        if self.metric.at_once is not None:
+            return self.metric.prepare(side[::step], self.embed)
+        return {name: part[::step] for name, part in self.parts(side).items()}
+
+    def controls(self, predicted: np.ndarray, seed: int) -> Parts:
+        """Return the prediction without its motion, by row; nothing for metrics that aren't of motion."""
+        if not self.metric.controls:
+            return {}
+        return self.memory.get(without_motion, predicted, lambda: without_motion(predicted, seed=seed))
+
+
+def _makes(metric: Metric, made: Reconstruction) -> bool:
+    """Return whether a system makes what the metric takes."""
+    return (made.clips if metric.takes == "clips" else made.probabilities) is not None
+
+
+def _columns(categories: tuple[str, ...], labels: np.ndarray) -> tuple[str, ...]:
+    """Return the categories of a system and then the true ones that it doesn't know."""
+    unknown = sorted({str(label) for label in labels if label} - set(categories))
+    return (*categories, *unknown)
+
+
+def _truth(metric: Metric, truth: Samples, columns: tuple[str, ...]) -> np.ndarray | None:
+    """Return the true clips, or the true categories as probabilities; None where they are unknown."""
+    if metric.takes == "clips":
+        return truth.clips
+    return one_hot(truth.category, columns) if (truth.category != "").any() else None
+
+
+def _answer(metric: Metric, made: Reconstruction | None, columns: tuple[str, ...]) -> np.ndarray | None:
+    """Return what the metric takes of a reconstruction; categories that the system doesn't know get probability 0."""
+    if made is None or not _makes(metric, made):
+        return None
+    if metric.takes == "clips" or made.probabilities is None:
+        return made.clips
+    wide = np.zeros((len(made.probabilities), len(columns)))
+    for source, name in enumerate(made.categories):
+        wide[:, columns.index(name)] = made.probabilities[:, source]
+    return wide

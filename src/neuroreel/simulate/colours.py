@@ -23,5 +23,5 @@ def tone_of(colour: str, rng: np.random.Generator) -> Tone:
     named = COLOURS[colour]
     drift = float(rng.uniform(-0.1, 0.08))
     base = mix(named, (255, 255, 255) if drift > 0 else (30, 24, 40), abs(drift) * (0.4 if colour == "white" else 1))
-    shadow = (66, 78, 110) if colour == "white" else (36, 22, 62)
-    return Tone(base, mix(base, (255, 252, 240), 0.42), mix(base, shadow, 0.26), mix(base, shadow, 0.52))
+    shadow = (66, 78, 110) if colour == "white" else (32, 18, 34)
+    return Tone(base, mix(base, (255, 250, 236), 0.3), mix(base, shadow, 0.26), mix(base, shadow, 0.52))

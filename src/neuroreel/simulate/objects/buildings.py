@@ -115,7 +115,7 @@ def lighthouse(pen: Pen, tone: Tone) -> None:
     tower = pen.fill([(-0.19, -0.42), (0.19, -0.42), (0.34, 0.8), (-0.34, 0.8)], tone.base)
     for k in range(bands):
         y = -0.3 + 1.1 * (k + 0.5) / bands
-        pen.fill(box(-0.5, y, 0.5, y + 0.36 / bands), (250, 246, 236), on=tower)
+        pen.fill(box(-0.5, y, 0.5, y + 0.26 / bands), (250, 246, 236), on=tower)
     pen.fill(box(-0.07, 0.54, 0.07, 0.8, 0.04), DOOR)
     pen.fill(box(-0.16, -0.74, 0.16, -0.42), GLOW)
     pen.stroke([(0, -0.74), (0, -0.42)], 0.03, INK)

@@ -63,7 +63,7 @@ def palm(pen: Pen, tone: Tone) -> None:
         bend = top + 0.55 * reach * np.array([np.cos(a), np.sin(a)]) + (0, -0.16)
         side = 0.13 * np.array([-np.sin(a), np.cos(a)])
         leaf = pen.fill(
-            smooth([tuple(top), tuple(bend - side), tuple(tip), tuple(bend + side)]), tone.dark if i % 2 else tone.base
+            smooth([tuple(top), tuple(bend - side), tuple(tip), tuple(bend + side)]), tone.dark if i in (1, 2) else tone.base
         )
         pen.stroke([tuple(top), tuple(bend), tuple(tip)], 0.03, tone.light, on=leaf)
     for x in (-0.09, 0.08):

@@ -24,7 +24,7 @@ from neuroreel.metrics.inference import (
 from neuroreel.metrics.motion import without_motion
 from neuroreel.metrics.registry import METRICS, Embed, Metric, Parts
 
-PAIRED_CLIPS = 100
+PAIRED_CLIPS = 64
 ANSWERED_ROWS = tuple(row for row in CHANCE_ROWS if row not in ("shuffled", "analytic"))
 
 
@@ -64,7 +64,7 @@ def score(
     -------
     Scores. The row `shuffled` is the mean over pairs from different blocks; for identification, clips of the
     prediction's own block are then no candidates. Where a metric is too slow for every pair, this row and p are of
-    every k-th clip, 100 at most. The interval and p are None where fewer than two blocks have a value.
+    every k-th clip, 64 at most. The interval and p are None where fewer than two blocks have a value.
 
     Raises
     ------

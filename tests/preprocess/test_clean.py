@@ -38,7 +38,7 @@ def fmriprep_columns(n: int = N) -> dict[str, np.ndarray]:
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 300), st.data())
 def test_polynomials_of_any_order_are_orthonormal(n_trs: int, data: st.DataObject) -> None:
-    order = data.draw(st.integers(0, min(n_trs - 1, 120)))
+    order = data.draw(st.integers(0, n_trs - 1))
     basis = polynomials(n_trs, order)
     np.testing.assert_allclose(basis.T @ basis, np.eye(order + 1), atol=1e-10)
 

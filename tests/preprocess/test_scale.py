@@ -43,6 +43,7 @@ def test_constant_voxels_are_counted_said_and_become_zero() -> None:
     scaled = scaler.transform(RNG.normal(size=(10, 4)))
     assert scaler.constant.tolist() == [False, False, True, False] and np.all(scaled[:, 2] == 0)
     np.testing.assert_allclose(scaler.inverse(scaled)[:, 2], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(scaler.inverse(np.ones((5, 4)))[:, 2], 0.1, rtol=1e-6)
 
 
 def test_fitting_and_scaling_write_nothing_into_the_callers_array() -> None:

@@ -9,7 +9,7 @@ from neuroreel.core.types import Space
 from neuroreel.preprocess.voxels import bad_voxels, mask_bad_voxels, reproducibility, select_roi, take_voxels
 
 RNG = np.random.default_rng(17)
-SETS = {"V1": {0, 1, 2}, "V2": {2, 3}, "L_V3-d": {4, 5}, "MT": {1, 5, 6}, "V": {7}}
+SETS = {"V1": {0, 1, 2}, "V2": {2, 3}, "L_V3": {0}, "L_V3-d": {4, 5}, "d": {4}, "MT": {1, 5, 6}, "V": {7}}
 SPACE = Space("columns", 8, rois={name: np.isin(np.arange(8), list(members)) for name, members in SETS.items()})
 
 
@@ -64,6 +64,7 @@ def test_a_mask_without_a_voxel_is_one_sentence(make_bold) -> None:
         ("MT - (V1 + L_V3-d)", {6}),
         (" L_V3-d&MT ", {5}),
         ("V + V1", {0, 1, 2, 7}),
+        ("L_V3 - d", {0}),
     ],
 )
 def test_an_roi_expression_is_set_algebra(expression: str, expected: set[int]) -> None:
@@ -96,7 +97,7 @@ def test_any_bracketed_expression_is_pythons_set_algebra(tree) -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("V4", r"^ROI must be one of L_V3-d, MT, V, V1, V2, got 'V4' \(V4\)$"),
+        ("V4", r"^ROI must be one of L_V3, L_V3-d, MT, V, V1, V2, d, got 'V4' \(V4\)$"),
         ("V1 + V4 - MT", r"^ROI must be one of .*, got 'V4'"),
         ("V1 +", r"^ROI expression must have the name of an ROI at character 5, got 'V1 \+'$"),
         ("(V1 + V2", r"^ROI expression must close its bracket at character 9"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Self
 
 import numpy as np
@@ -175,19 +176,25 @@ def clean_run(bold: Bold, config: CleanConfig, confounds: Mapping[str, np.ndarra
     ConfigError
         The cut-off is at or above the run's Nyquist frequency.
     """
-    from nilearn.signal import clean
+    from nilearn.signal import butterworth, clean
 
     where = f"sub-{bold.subject} run {bold.run}"
     finite("bold", bold.data, where)
     trend = polynomials(bold.n_trs, config.detrend_order)
-    regressors, kwargs = _regressors(bold, config, confounds, trend, where)
+    regressors = _regressors(bold, config, confounds, trend, where)
+    filtering = config.cutoff_hz is not None and config.filter == "butterworth"
+    pass_high = partial(butterworth, sampling_rate=1 / bold.tr_s, high_pass=config.cutoff_hz, copy=True)
+    if filtering and regressors is not None:
+        regressors = pass_high(regressors)
     constant = _constant(bold.data)
     out = np.zeros(bold.data.shape, dtype=np.float32)
     for block in _blocks(bold.space.size):
         values = bold.data[:, block].astype(np.float64)
         mean = values.mean(axis=0) if config.keep_mean else 0.0
-        flat = _without(trend, values)
-        cleaned = clean(flat, confounds=regressors, detrend=False, standardize=None, t_r=bold.tr_s, **kwargs)
+        values = _without(trend, values)
+        if filtering:
+            values = pass_high(values)
+        cleaned = clean(values, confounds=regressors, detrend=False, standardize=None, filter=False, t_r=bold.tr_s)
         cleaned[:, constant[block]] = 0
         out[:, block] = cleaned + mean
     return replace(bold, data=out)
@@ -199,15 +206,14 @@ def _regressors(
     confounds: Mapping[str, np.ndarray] | None,
     trend: np.ndarray,
     where: str,
-) -> tuple[np.ndarray | None, dict[str, object]]:
-    """Return what is regressed out beside the trend, (trs, columns) or None, and nilearn's settings of the filter."""
+) -> np.ndarray | None:
+    """Return what is regressed out beside the trend and without it, (trs, columns) or None."""
     parts = []
     if config.confounds:
         require(bool(confounds), "confounds", f"must be there for {', '.join(config.confounds)}", "none", where)
         chosen = choose_confounds(confounds or {}, config.confounds)
         same_length("confounds", len(chosen.data), "volumes", bold.n_trs, where)
         parts.append(chosen.data)
-    kwargs: dict[str, object] = {"filter": False}
     if config.cutoff_hz is not None:
         nyquist = 0.5 / bold.tr_s
         rule = f"must be under the Nyquist frequency {nyquist:g} Hz"
@@ -217,7 +223,6 @@ def _regressors(
         else:
             rule = f"must be {BUTTERWORTH_MIN_TRS} or more for a Butterworth filter"
             require(bold.n_trs >= BUTTERWORTH_MIN_TRS, "volumes", rule, bold.n_trs, where)
-            kwargs = {"filter": "butterworth", "high_pass": config.cutoff_hz}
     raw = np.concatenate(parts, axis=1) if parts else np.empty((bold.n_trs, 0))
     rest = _without(trend, raw)
     # A confound that the polynomial explains whole is only rounding error now, which nilearn would blow up to size 1.
@@ -225,7 +230,7 @@ def _regressors(
     taken = trend.shape[1] + rest.shape[1]
     rule = f"must leave something of {bold.n_trs} volumes"
     require(taken < bold.n_trs, "polynomial, cosines and confounds", rule, f"{taken} regressors", where)
-    return (rest if rest.shape[1] else None), kwargs
+    return rest if rest.shape[1] else None
 
 
 def _cosines(bold: Bold, cutoff_hz: float, where: str) -> np.ndarray:

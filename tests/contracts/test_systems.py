@@ -1,0 +1,17 @@
+import pytest
+
+from neuroreel.core.errors import ConfigError
+from neuroreel.systems import find_system, system_names
+from neuroreel.testing import check_system
+
+BLIND = {"mean-frame", "no-brain"}
+
+
+@pytest.mark.parametrize("name", system_names())
+def test_every_system_keeps_the_protocol(name: str) -> None:
+    check_system(find_system(name), learns=name not in BLIND)
+
+
+def test_an_unknown_system_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"^system must be one of .*mean-frame, .*ridge-pixels.*, got 'ridge'$"):
+        find_system("ridge")

@@ -137,34 +137,47 @@ def solve_banded_ridge_cv(
     best = np.full(n_targets, -np.inf)
     alpha = np.full(n_targets, values[0])
     winner = np.zeros(n_targets, dtype=np.intp)
-    for index, weights in enumerate(candidates):
-        model = decompose_candidate(weights)
+
+    def try_candidate(index: int) -> None:
+        model = decompose_candidate(candidates[index])
         targets = Targets(y, model.order, fit_intercept, model.dtype)
-        for start in range(0, n_targets, block):
+
+        def score_columns(start: int) -> None:
             columns = slice(start, min(start + block, n_targets))
             part = ops.put(targets.read(columns)[0], model.dtype)
-            scores = ops.take(score_block(model, part, model.q.T @ part, score))
+            scores = ops.take(score_block(model, part, part @ model.q, score))
             top = scores.max(0)
             won = np.flatnonzero(top > best[columns])
             best[start + won] = top[won]
             alpha[start + won] = values[np.argmax(scores, axis=0)[won]]
             winner[start + won] = index
 
+        ops.spread(score_columns, range(0, n_targets, block))
+
+    for index in range(len(candidates)):
+        try_candidate(index)
     coef = np.empty((x.shape[1], n_targets), dtype=np.result_type(x.dtype, np.float32))
     intercept = np.empty(n_targets)
-    for index in np.unique(winner):
+
+    def fit_winners(index: int) -> None:
         model = decompose_candidate(candidates[index])
         targets = Targets(y, model.order, fit_intercept, model.dtype)
         scale = np.sqrt(candidates[index][band_of])
         chosen = np.flatnonzero(winner == index)
-        for start in range(0, len(chosen), block):
+
+        def fit_columns(start: int) -> None:
             picked = chosen[start : start + block]
             centred, y_mean = targets.read(picked)
-            rotated = model.q.T @ ops.put(centred, model.dtype)
+            rotated = ops.put(centred, model.dtype) @ model.q
             primal, dual = solve_block(model, rotated, ops.put(alpha[picked], model.dtype))
             scaled_coef = ops.take(primal if model.x is None else model.x.T @ dual)
             coef[:, picked] = scale[:, None] * scaled_coef
             intercept[picked] = y_mean - model.x_mean @ scaled_coef
+
+        ops.spread(fit_columns, range(0, len(chosen), block))
+
+    for index in np.unique(winner):
+        fit_winners(index)
     return BandedRidgeFit(
         coef=tuple(np.split(coef, np.cumsum([band.shape[1] for band in bands])[:-1], axis=0)),
         intercept=intercept,

@@ -171,11 +171,12 @@ def solve_ridge_cv(
     alpha, intercept = np.empty(n_targets), np.empty(n_targets)
     targets = Targets(y, model.order, fit_intercept, model.dtype)
     mean_row: Array = None if model.x is None else model.x @ ops.put(model.x_mean, model.dtype)
-    for start in range(0, n_targets, block):
+
+    def fit_block(start: int) -> None:
         columns = slice(start, min(start + block, n_targets))
         centred, y_mean = targets.read(columns)
         part = ops.put(centred, model.dtype)
-        rotated = model.q.T @ part  # (rank, block)
+        rotated = part @ model.q  # (block, rank)
         cv_scores[:, columns] = ops.take(score_block(model, part, rotated, score))
         alpha[columns] = values[np.argmax(cv_scores[:, columns], axis=0)]
         primal, weights = solve_block(model, rotated, ops.put(alpha[columns], model.dtype))
@@ -186,6 +187,8 @@ def solve_ridge_cv(
         if not dual_only:
             out[:, columns] = ops.take(primal if model.x is None else model.x.T @ weights)
             intercept[columns] = y_mean - model.x_mean @ out[:, columns]
+
+    ops.spread(fit_block, range(0, n_targets, block))
     return RidgeFit(
         coef=None if dual_only else out,
         dual_coef=out if dual_only else dual,

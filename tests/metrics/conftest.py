@@ -20,7 +20,7 @@ def mixed(truth, share, *, seed):
 @pytest.fixture
 def photographs():
     picture = astronaut()
-    corners = np.random.default_rng(0).integers(0, 460, (6, 2))
+    corners = np.random.default_rng(0).integers(0, 300, (6, 2))
     clips = [[picture[y + t : y + t + 24, x : x + 40] for t in range(3)] for y, x in corners]
     truth = np.array(clips)
     noise = np.random.default_rng(1).normal(0, 40, truth.shape)

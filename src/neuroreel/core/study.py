@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from neuroreel.core import checks
+from neuroreel.core.clock import to_samples
 from neuroreel.core.errors import NeuroreelWarning
 from neuroreel.core.sets import Segment, Split, Window
-from neuroreel.core.types import Dataset, Recording, Run
+from neuroreel.core.types import Bold, Dataset, Event, Recording, Run, Video
 
 NOT_FINITE, CONSTANT = 1, 2
 
@@ -174,6 +175,18 @@ def leave_out_bad_voxels(recording: Recording) -> Recording:
         replace(run, bold=replace(run.bold, data=run.bold.data[:, good], space=space)) for run in recording.runs
     )
     return replace(recording, runs=runs)
+
+
+def require_volumes(bold: Bold, video: Video | None, events: Iterable[Event], source: str | Path | None = None) -> None:
+    """Raise DataError if the scan stops half a volume or more before what was shown does."""
+    stops = [event.onset_s + event.duration_s for event in events]
+    if video is not None:
+        stops.append(video.start_s + video.shape[0] / video.fps)
+    stop_s = max(stops, default=bold.stop_s)
+    needed = to_samples(stop_s - bold.start_s, bold.tr_s)
+    name = f"volumes of sub-{bold.subject} run {bold.run}"
+    rule = f"must be {needed} or more to last as long as the stimulus ({stop_s:g} s)"
+    checks.require(bold.n_trs >= needed, name, rule, bold.n_trs, source)
 
 
 def leave_one_run_out(runs: Iterable[str], prefix: str = "leave-out") -> dict[str, Split]:

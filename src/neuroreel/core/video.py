@@ -179,12 +179,10 @@ def _index(path: Path) -> dict[str, Any]:
     checks.require(not said or count >= said, "video", rule, count, path)
     times = (pts - pts[0]) * float(base)
     fps = float(rate) if rate else (count - 1) / times[-1] if count > 1 else 1.0
-    wanted = round(length_s * fps)
-    early = (pts[0] - start_pts) * float(base) * fps
-    cut = not said and wanted - count - early > max(2.0, 0.01 * wanted)
-    checks.require(
-        not cut, "video", f"must not be cut off: its header says {length_s:.3f} s", f"{count / fps:.3f} s", path
-    )
+    covered_s = float((pts[-1] - start_pts) * base) + 1 / fps
+    cut = not said and length_s - covered_s > max(2 / fps, 0.01 * length_s)
+    rule = f"must not be cut off: its header says {length_s:.3f} s"
+    checks.require(not cut, "video", rule, f"{covered_s:.3f} s", path)
     drift = float(np.abs(times - np.arange(count) / fps).max())
     rule = f"must have one frame rate throughout ({fps:.5g} frames per second)"
     checks.require(drift <= 0.5 / fps + 1e-3, "video", rule, f"frames {drift:.3f} s off", path)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from neuroreel.core import checks
 from neuroreel.core.sets import Window
 from neuroreel.core.study import RunSource, Study, leave_one_run_out
-from neuroreel.core.types import Bold, Event, Run
+from neuroreel.core.types import Bold, Run
 from neuroreel.datasets.bids_images import read_mask, read_volumes, volume_space
+from neuroreel.datasets.blocks import blocks_of
 from neuroreel.datasets.cards import Card, read_settings
 
 _COMMIT = "20f0335f98bbb59a0e11bc0b7a469edf8681a9a1"
@@ -69,15 +69,4 @@ def _read(folder: Path, name: str) -> Run:
     checks.require(tr_s is not None, "TR", "must be in the header", tr_s, folder / BOLD)
     rows = [row for row, (_, run) in enumerate(labels) if run == name]
     bold = Bold(data[rows], float(tr_s or 0.0), volume_space(mask, affine, ""), "1", name)
-    return Run(bold, f"run-{name}", None, blocks_of([labels[row][0] for row in rows], bold.tr_s, {REST}))
-
-
-def blocks_of(labels: list[str], step_s: float, dropped: set[str], start_s: float = 0.0) -> tuple[Event, ...]:
-    """Return an event for each stretch of equal labels, one label every `step_s`, without the dropped ones."""
-    events, row = [], 0
-    for category, group in groupby(labels):
-        count = len(list(group))
-        if category not in dropped:
-            events.append(Event(start_s + row * step_s, count * step_s, category))
-        row += count
-    return tuple(events)
+    return Run(bold, f"run-{name}", None, blocks_of([(labels[row][0], "") for row in rows], bold.tr_s, {REST}))

@@ -259,6 +259,9 @@ def _filter(bolds: list[Found], choice: BidsChoice, root: Path) -> list[Found]:
         if wanted is None:
             continue
         known = {each.entities[name] for each in bolds if name in each.entities}
+        checks.require(
+            bool(known), name, "must not be asked for where no file has one", ", ".join(wanted), root, ConfigError
+        )
         for value in wanted:
             checks.one_of(name, value, known, root)
         bolds = [each for each in bolds if each.entities.get(name) in wanted]
@@ -452,7 +455,8 @@ class _Subject:
         rois: dict[str, np.ndarray] = {}
         for file, table in zip(self.rois, self.tables, strict=True):
             rois |= images.volume_labels(file, table, mask, affine)
-        return replace(images.volume_space(mask, affine, self.template), rois=rois)
+        space = images.volume_space(mask, affine, self.template)
+        return replace(space, rois=rois | (images.glasser(space) if self.atlas is not None else {}))
 
     @cached_property
     def kept(self) -> np.ndarray | None:

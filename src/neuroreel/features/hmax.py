@@ -53,8 +53,8 @@ class HmaxConfig(Config):
 def s1_bank(scales: int, orientations: int) -> list[np.ndarray]:
     """Return the Gabors of S1 by scale, each (orientations, side, side) with mean 0 and norm 1.
 
-    Sides are 7, 9, ... pixels; sigma = 0.0036 s^2 + 0.35 s + 0.18 and wavelength = sigma / 0.8, which reproduce
-    Table 1 of Serre 2007; outside the circle of the side's diameter they are 0.
+    Sides are 7, 9, ... pixels; sigma = 0.0036 s^2 + 0.35 s + 0.18 and wavelength = sigma / 0.8, which are within
+    2 % of Table 1 of Serre 2007; outside the circle of the side's diameter they are 0.
     """
     bank = []
     for scale in range(scales):

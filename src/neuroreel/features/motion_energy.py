@@ -1,6 +1,9 @@
 """Motion energy: a pyramid of spatio-temporal Gabors in quadrature.
 
 Sources: Adelson & Bergen 1985, J. Opt. Soc. Am. A 2:284; Nishimoto et al. 2011, Curr. Biol. 21:1641 (the pyramid).
+
+A direction is that of the grating which a filter answers to. Numbers agree with pymoten 0.1.3 where its direction is
+turned by 180 degrees: its responses are convolutions in time, which answer to the reverse of the filter that it draws.
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ def spatial_pair(filters: list[MotionFilter], height: int, width: int) -> tuple[
     for one in filters:
         dx, dy = (x - one.x).ravel(), (y - one.y).ravel()
         angle = np.deg2rad(one.direction)
-        phase = 2 * np.pi * one.cycles * (dy * np.sin(angle) - dx * np.cos(angle))
+        phase = 2 * np.pi * one.cycles * (dx * np.cos(angle) - dy * np.sin(angle))
         envelope = np.exp(-(dx**2 + dy**2) / (2 * one.sigma**2))
         sines.append(envelope * np.sin(phase))
         cosines.append(envelope * np.cos(phase))

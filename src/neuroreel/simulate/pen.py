@@ -71,7 +71,7 @@ class Pen:
     Parameters
     ----------
     pixels : side of the surface in pixels.
-    rng : generator of the proportions; every look of an object comes from it.
+    rng : generator of the look; all proportions come from it, and first of all how wide the whole is.
     """
 
     def __init__(self, pixels: int, rng: np.random.Generator) -> None:
@@ -81,7 +81,8 @@ class Pen:
         self._stencil = np.zeros((pixels, pixels), np.uint8)
         self._scale = pixels / (2 * HALF_WIDTH)
         self._parts = 0
-        self._turn = np.eye(2)
+        self._proportion = np.diag([self.between(0.9, 1.08), 1.0])
+        self._turn = self._proportion
 
     def between(self, low: float, high: float) -> float:
         """Return a proportion drawn evenly between two limits."""
@@ -94,7 +95,7 @@ class Pen:
     def tilt(self, degrees: float) -> None:
         """Turn all that is drawn from now on around the middle, clockwise."""
         a = np.radians(degrees)
-        self._turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+        self._turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) @ self._proportion
 
     def fill(self, points: Points, colour: Colour, *, join: int | None = None, on: int | None = None) -> int:
         """Fill a closed shape and return its part number.

@@ -153,7 +153,8 @@ def draw_scene(rng: np.random.Generator, category: str, *, onset_s: float = 0.0,
         extent, period_s = between(0.2, 0.34), between(0.8, 1.3)
         room_y = extent
     margin_x, margin_y = REACH * largest + room_x / 2, REACH * largest + room_y / 2
-    pan = float(rng.choice((-1.0, 1.0))) * between(0.05, 0.12) if rng.random() < 0.35 else 0.0
+    fastest = min(0.12, (ASPECT - 1.1) / duration_s)  # the camera stays within the panorama
+    pan = float(rng.choice((-1.0, 1.0))) * between(0.4 * fastest, fastest) if rng.random() < 0.35 else 0.0
     spare = ASPECT - 1.02 - abs(pan) * duration_s
     mirrored = "left" in direction if action == "drift" and DIRECTIONS[direction][0] else bool(rng.random() < 0.5)
     return Scene(

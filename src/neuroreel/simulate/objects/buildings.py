@@ -71,7 +71,7 @@ def castle(pen: Pen, tone: Tone) -> None:
 
 def skyscraper(pen: Pen, tone: Tone) -> None:
     """A tall block with rows of lit and dark windows and an aerial."""
-    half, top = pen.between(0.34, 0.44), pen.between(-0.8, -0.68)
+    half, top = pen.between(0.32, 0.48), pen.between(-0.84, -0.6)
     pen.stroke([(0, -1.06), (0, top)], 0.04, INK)
     step = pen.fill(box(-half * 0.55, top, half * 0.55, -0.3), tone.dark)
     pen.fill(box(-half * 0.4, top + 0.08, half * 0.4, top + 0.13), GLOW, on=step)
@@ -110,9 +110,9 @@ def windmill(pen: Pen, tone: Tone) -> None:
 
 def lighthouse(pen: Pen, tone: Tone) -> None:
     """A banded tower with a gallery and a lit lamp, on a rock."""
-    bands = int(pen.rng.integers(3, 5))
+    bands, foot = int(pen.rng.integers(3, 5)), pen.between(0.28, 0.4)
     pen.fill([(-0.7, 0.98), (-0.5, 0.74), (-0.2, 0.66), (0.3, 0.68), (0.56, 0.8), (0.7, 0.98)], STONE)
-    tower = pen.fill([(-0.19, -0.42), (0.19, -0.42), (0.34, 0.8), (-0.34, 0.8)], tone.base)
+    tower = pen.fill([(-0.19, -0.42), (0.19, -0.42), (foot, 0.8), (-foot, 0.8)], tone.base)
     for k in range(bands):
         y = -0.3 + 1.1 * (k + 0.5) / bands
         pen.fill(box(-0.5, y, 0.5, y + 0.26 / bands), (250, 246, 236), on=tower)

@@ -62,9 +62,8 @@ def palm(pen: Pen, tone: Tone) -> None:
         tip = top + reach * np.array([np.cos(a), np.sin(a) * 0.85 + 0.28])
         bend = top + 0.55 * reach * np.array([np.cos(a), np.sin(a)]) + (0, -0.16)
         side = 0.13 * np.array([-np.sin(a), np.cos(a)])
-        leaf = pen.fill(
-            smooth([tuple(top), tuple(bend - side), tuple(tip), tuple(bend + side)]), tone.dark if i in (1, 2) else tone.base
-        )
+        paint = tone.dark if i in (1, 2) else tone.base
+        leaf = pen.fill(smooth(np.array([top, bend - side, tip, bend + side])), paint)
         pen.stroke([tuple(top), tuple(bend), tuple(tip)], 0.03, tone.light, on=leaf)
     for x in (-0.09, 0.08):
         pen.fill(oval(top[0] + x, top[1] + 0.08, 0.085, 0.085), BARK_DARK)

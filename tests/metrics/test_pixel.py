@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 from skimage.color import rgb2gray
+from skimage.data import astronaut, chelsea, coffee
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.transform import resize
 
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.metrics import pixel
@@ -33,10 +35,12 @@ def test_ssim_is_1_for_a_perfect_clip_and_stays_exact_on_flat_images(form, photo
     assert pixel.ssim(flat[:, :1], truth[:1, :1], form)[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_three_functions_called_ssim_give_different_numbers_to_unrelated_photographs(photographs):
-    truth = photographs[1]
-    unrelated = truth[[1, 2, 3, 4, 5, 0]]
-    rgb, grey, columns = (pixel.ssim(unrelated, truth, form).mean() for form in SCIKIT)
+def test_unrelated_photographs_score_what_the_three_functions_called_ssim_are_known_to_give_them():
+    pictures = [picture()[:300, :300] for picture in (astronaut, chelsea, coffee)]
+    photographs = np.array([resize(picture, (256, 256), anti_aliasing=True) * 255 for picture in pictures])[:, None]
+    photographs = photographs.round().astype(np.uint8)
+    rgb, grey, columns = (pixel.ssim(photographs, photographs[[1, 2, 0]], form).mean() for form in SCIKIT)
+    assert (rgb, grey, columns) == pytest.approx((0.15, 0.19, 0.32), abs=0.08)
     assert rgb < grey < columns - 0.05
 
 

@@ -137,9 +137,17 @@ def test_holding_out_takes_whole_blocks_from_the_end_of_each_run() -> None:
 
 def test_only_events_leaves_out_clips_that_reach_beyond_one() -> None:
     run = make_run("a", events=(Event(4.0, 7.0, "bar"),))
-    samples = sample([run], Window(clip_s=2.0, only_events=True, first_lag_s=0.0))
+    samples = sample([run], Window(clip_s=2.0, first_lag_s=0.0), only_events=True)
     assert np.array_equal(samples.onset_s, [4, 6, 8])
     assert set(samples.category) == {"bar"}
+
+
+@pytest.mark.parametrize(("sides", "counts"), [("neither", (30, 30)), ("test", (30, 3)), ("both", (3, 3))])
+def test_events_are_asked_for_on_the_side_that_the_window_says(sides: str, counts: tuple[int, int]) -> None:
+    runs = recording(*(make_run(name, events=(Event(4.0, 7.0, "bar"),)) for name in "ab"))
+    window = Window.build({"only_events": sides, "first_lag_s": 0.0})
+    train, test = make_split([{"run": "a"}], [{"run": "b"}]).cut(runs).sets(window)
+    assert (len(train.samples), len(test.truth)) == counts
 
 
 def test_frames_shrink_by_area() -> None:

@@ -82,7 +82,8 @@ class Window(Config):
     height, width : size of the frames in pixels; None for the video's own.
     first_lag_s : time of the window's first volume after the clip's onset.
     trs : volumes of the window.
-    only_events : with "steps", leave out clips that aren't wholly inside one event.
+    only_events : with "steps", leave out clips that aren't wholly inside one event: on the "test" side (where there is
+        nothing to see there is nothing to score), on "both" sides, or on "neither".
     block_s : length of the blocks for bootstrap, permutation and folds where the events don't say (seconds).
     blocks : "events": a block is an event (a scene); "time": a block is `block_s` of a run.
     average : average the repeats of one stimulus.
@@ -96,7 +97,7 @@ class Window(Config):
     width: int | None = Field(default=None, ge=1)
     first_lag_s: float = 4.0
     trs: int = Field(default=1, ge=1)
-    only_events: bool = False
+    only_events: Literal["neither", "test", "both"] = "neither"
     block_s: float = Field(default=20.0, gt=0)
     blocks: Literal["events", "time"] = "time"
     average: bool = True
@@ -129,7 +130,8 @@ class Cut:
         DataError
             If a side holds no clip, or the runs differ in TR or voxels.
         """
-        train, test = (sample(side, window) for side in (self.train, self.test))
+        train = sample(self.train, window, only_events=window.only_events == "both")
+        test = sample(self.test, window, only_events=window.only_events != "neither")
         _refuse_shared(self.split, train, test)
         return (
             TrainingSet(train, self.train, window, self.split, _FROM_A_SPLIT),
@@ -234,7 +236,7 @@ def trim(run: Run, segment: Segment) -> Run:
     return replace(run, bold=part, events=events, confounds=confounds)
 
 
-def sample(runs: Sequence[Run], window: Window) -> Samples:
+def sample(runs: Sequence[Run], window: Window, *, only_events: bool = False) -> Samples:
     """Return the clips of some runs with their brain windows, repeats averaged if the window says so.
 
     Clips and windows lie wholly inside the run that they come from. Raises DataError if there is none, or if the runs
@@ -252,7 +254,7 @@ def sample(runs: Sequence[Run], window: Window) -> Samples:
     parts: list[Samples] = []
     next_block = 0
     for repeats in groups.values():
-        part = _sample_run(repeats, window)
+        part = _sample_run(repeats, window, only_events)
         if part is not None:
             parts.append(replace(part, block=part.block + next_block))
             next_block = int(parts[-1].block.max()) + 1
@@ -264,7 +266,7 @@ def sample(runs: Sequence[Run], window: Window) -> Samples:
     return joined
 
 
-def _sample_run(repeats: Sequence[Run], window: Window) -> Samples | None:
+def _sample_run(repeats: Sequence[Run], window: Window, only_events: bool) -> Samples | None:
     """Return the clips of one run, its BOLD averaged over the repeats; None if no window fits."""
     run = repeats[0]
     bold = run.bold
@@ -273,7 +275,7 @@ def _sample_run(repeats: Sequence[Run], window: Window) -> Samples | None:
         data = np.asarray(np.mean([each.bold.data for each in repeats], axis=0, dtype=np.float32))
     clip_s = window.clip_s or bold.tr_s
     onsets, shown = [], []
-    for onset, event in _onsets(run, window, clip_s):
+    for onset, event in _onsets(run, window, clip_s, only_events):
         start = to_samples(onset + window.first_lag_s - bold.start_s, bold.tr_s)
         inside = onset >= bold.start_s - _CLOSE and onset + clip_s <= bold.stop_s + _CLOSE
         if inside and start >= 0 and start + window.trs <= bold.n_trs:
@@ -306,7 +308,7 @@ def _sample_run(repeats: Sequence[Run], window: Window) -> Samples | None:
     )
 
 
-def _onsets(run: Run, window: Window, clip_s: float) -> list[tuple[float, Event | None]]:
+def _onsets(run: Run, window: Window, clip_s: float, only_events: bool) -> list[tuple[float, Event | None]]:
     """Return the onset of each clip with the event that it shows."""
     if window.at == "events":
         return [(event.onset_s, event) for event in run.events]
@@ -321,7 +323,7 @@ def _onsets(run: Run, window: Window, clip_s: float) -> list[tuple[float, Event 
         ]
         event = shown[-1] if shown else None
         whole = event is not None and onset + clip_s <= event.onset_s + event.duration_s + _CLOSE
-        if whole or not window.only_events:
+        if whole or not only_events:
             found.append((float(onset), event))
     return found
 

@@ -64,7 +64,7 @@ def szinte2024_study(folder: Path, **settings: Any) -> Study:
     text = resources.files("neuroreel.datasets").joinpath("splits/szinte2024-sweeps.json").read_text()
     split = Split.build(json.loads(text), "szinte2024-sweeps.json")
     window = Window(
-        first_lag_s=2 * CARD.tr_s, trs=4, height=45, width=80, only_events=True, block_s=8 * CARD.tr_s, blocks="time"
+        first_lag_s=2 * CARD.tr_s, trs=2, height=45, width=80, only_events="test", block_s=8 * CARD.tr_s, blocks="time"
     )
     return Study(
         CARD.name, (run,), window, {split.name: split}, CARD.licence, CARD.citation, CARD.address, dict(chosen)

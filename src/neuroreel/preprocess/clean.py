@@ -90,8 +90,7 @@ def polynomials(n_trs: int, order: int) -> np.ndarray:
     basis[:, 0] = 1 / np.sqrt(n_trs)
     for degree in range(1, order + 1):
         column = time * basis[:, degree - 1]
-        for _ in range(2):
-            column -= basis[:, :degree] @ (basis[:, :degree].T @ column)
+        column -= basis[:, :degree] @ (basis[:, :degree].T @ column)
         basis[:, degree] = column / np.linalg.norm(column)
     return basis
 

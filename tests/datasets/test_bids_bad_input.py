@@ -250,6 +250,18 @@ def test_one_hemisphere_or_another_mesh(folder):
     assert sentence(folder).startswith("hemispheres must be L and R, got L (")
 
 
+@pytest.mark.parametrize("folder", ["cifti"], indirect=True)
+def test_two_runs_with_different_vertices(folder):
+    image = nibabel.load(folder / CIFTI)
+    axes = (image.header.get_axis(0), image.header.get_axis(1)[:50])
+    made = nibabel.Cifti2Image(np.asarray(image.dataobj)[:, :50], header=axes)
+    made.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SERIES")
+    nibabel.save(made, folder / CIFTI)
+    assert sentence(folder).startswith(
+        "voxels of run task-movie_run-2 must be as many as in run task-movie_run-1 (50), got 60"
+    )
+
+
 def test_roi_labels_on_another_grid(folder):
     (folder / "sub-01/anat").mkdir()
     file = folder / "sub-01/anat/sub-01_space-MNI152NLin2009cAsym_desc-ROIs_dseg.nii.gz"

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from neuroreel.core import checks
 from neuroreel.core.clock import to_samples
@@ -56,6 +57,8 @@ RUN_ENTITIES = {
     "run": "run",
 }
 _NATIVE = "native"
+_MESHES = {"fsaverage:den-3k": "fsaverage4", "fsaverage:den-10k": "fsaverage5", "fsaverage:den-41k": "fsaverage6"}
+_WHOLE = (("fsLR", "91k"), ("fsLR", "32k"), ("fsaverage", "164k"))  # the mesh that the name alone means
 _IGNORED = r"/(code|sourcedata|stimuli|derivatives|figures|log|logs|\.[^/]+)(/|$)"
 
 Names = str | tuple[str, ...] | None
@@ -95,6 +98,14 @@ class BidsChoice(Config):
     atlas: Literal["glasser"] | None = None
     mask: Path | None = None
 
+    @field_validator("subject", "session", "task", "run", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Take `run=1` as the name "1"."""
+        if isinstance(value, list | tuple):
+            return tuple(cls._as_text(each) for each in value)
+        return str(value) if isinstance(value, int) else value
+
 
 @dataclass(frozen=True)
 class Found:
@@ -131,6 +142,15 @@ class Found:
         """The space as fMRIPrep names it, e.g. "MNI152NLin2009cAsym:res-2"."""
         parts = [f":{name}-{self.entities[name]}" for name in ("cohort", "res", "den") if name in self.entities]
         return self.entities.get("space", _NATIVE) + "".join(parts)
+
+    @property
+    def template(self) -> str:
+        """The name of the surface, or of the volume's space whatever its resolution."""
+        name = self.entities.get("space", "")
+        if self.form == "nifti" or "den" not in self.entities:
+            return name
+        mesh = f"{name}:den-{self.entities['den']}"
+        return name if (name, self.entities["den"]) in _WHOLE else _MESHES.get(mesh, mesh)
 
     @property
     def form(self) -> str:
@@ -342,7 +362,7 @@ def _subject(
     return _Subject(
         name=name,
         form=first.form,
-        template=first.entities.get("space", ""),
+        template=first.template,
         masks=tuple(masks),
         cortex=tuple(each.path for each in labels if each.is_a("dseg", ".label.gii", "cortex")),
         rois=tuple(each.path for each in of_runs or rois),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,7 @@ def _is_hdf5(file: Path) -> bool:
 def _read_matlab(where: Place) -> np.ndarray:
     from scipy import io
 
+    _require_all_elements(where.file)
     try:
         keys = [name for name, _, _ in io.whosmat(where.file)]
         value = io.loadmat(where.file, variable_names=[_known(where, keys)])[where.key]
@@ -122,6 +124,27 @@ def _read_matlab(where: Place) -> np.ndarray:
         checks.require(plain, "cell array", "must hold one text or number in each cell", "arrays", str(where))
         return np.array([cell.item() for cell in cells])
     return np.asarray(value)
+
+
+def _require_all_elements(file: Path) -> None:
+    """Raise ValueError if a MATLAB v5 file ends within one of its variables, which scipy passes over in silence.
+
+    Each variable says its length (MAT-File Format, "Data Element Format").
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(128)
+        if 0 in head[:4]:
+            return  # version 4, which has no such lengths
+        order = "<" if head[126:128] == b"IM" else ">"
+        end = 128
+        while end < size:
+            stream.seek(end)
+            tag = stream.read(8)
+            length = struct.unpack(f"{order}I", tag[4:])[0] if len(tag) == 8 else size
+            end += 8 + length
+    if end != size or size <= 128:
+        raise ValueError("it ends within a variable")
 
 
 def _read_hdf5(where: Place, matlab: bool) -> np.ndarray:

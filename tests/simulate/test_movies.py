@@ -256,6 +256,7 @@ def test_clips_move_and_hold_out_categories():
             "crf must be a whole number from 0 to 51",
         ),
         (lambda: still("cat", colour="beige"), ConfigError, "colour must be one of blue, green"),
+        (lambda: draw_sprite("cat", "red", 0, 100), DataError, "pixels must be a multiple of 32, got 100"),
         (lambda: still("cat", object_size=2), DataError, "object_size must be at most 0.9, got 2"),
         (lambda: sample_frames(0), DataError, "n must be a whole number of 1 or more, got 0"),
     ],

@@ -68,6 +68,8 @@ def draw_sprite(category: str, colour: str, look: int, pixels: int = 256) -> Spr
     """
     checks.one_of("category", category, CATEGORIES)
     checks.one_of("colour", colour, COLOURS)
+    whole = isinstance(pixels, int) and pixels > 0 and pixels % WINDOW_MULTIPLE == 0
+    checks.require(whole, "pixels", f"must be a multiple of {WINDOW_MULTIPLE}", pixels)
     rng = generator(look, "look", category)
     tone = tone_of(colour, rng)
     pen = Pen(pixels, rng)

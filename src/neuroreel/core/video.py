@@ -166,6 +166,8 @@ def _index(path: Path) -> dict[str, Any]:
             packets = [packet for packet in container.demux(stream) if packet.size > 0 and not packet.is_discard]
             damaged = sum(packet.is_corrupt for packet in packets)
             stamps = [packet.pts if packet.pts is not None else packet.dts for packet in packets]
+    except EOFError as error:
+        raise DataError(checks.sentence("video", "must have frames", 0, path)) from error
     except (av.FFmpegError, OSError) as error:
         rule = "must be a whole video file that can be opened"
         raise DataError(checks.sentence("video", rule, type(error).__name__, path)) from error

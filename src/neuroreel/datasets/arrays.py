@@ -156,7 +156,7 @@ def _window(config: ArraysConfig, keys: Keys) -> Window:
     elif keys.onsets is not None and not shown:
         values |= {"at": "events", "blocks": "events"}
     elif keys.labels is not None and not shown:
-        values |= {"only_events": True, "blocks": "events", "average": False}
+        values |= {"only_events": "both", "blocks": "events", "average": False}
     given = {} if config.window is None else config.window.model_dump(exclude_unset=True)
     return Window.build(values | given)
 

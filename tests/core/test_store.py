@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from neuroreel.core.errors import ConfigError, DataError, NeuroreelWarning, StoreError
 from neuroreel.core.seeds import generator
@@ -194,6 +195,22 @@ def test_something_else_of_that_name_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"^output must be a new name or an older store, which is replaced, got"):
         write_store(tmp_path / "thesis", make_dataset(make_run("1")))
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "x"
+    zarr.create_group(tmp_path / "other.zarr").create_array("a", data=np.ones(3))
+    with pytest.raises(StoreError, match=r"^output must be a new name or an older store, which is replaced, got"):
+        write_store(tmp_path / "other.zarr", make_dataset(make_run("1")))
+    assert zarr.open_group(tmp_path / "other.zarr", mode="r")["a"].shape == (3,)
+
+
+@pytest.mark.parametrize("array", ["sub-01/run-1/bold/c/0/0", "stimuli"])
+def test_preparing_again_mends_a_damaged_store(tmp_path: Path, array: str) -> None:
+    video = Video.from_frames(moving_square(), name="square", fps=4.0)
+    dataset = make_dataset(make_run("1", video=video))
+    path = write_store(tmp_path / "toy.zarr", dataset)
+    harmed = next(file for file in (path / array).rglob("0")) if array == "stimuli" else path / array
+    shutil.rmtree(harmed) if harmed.is_dir() else harmed.unlink()
+    found = read_store(write_store(path, dataset)).recordings[0].runs[0]
+    assert np.array_equal(found.bold.data, dataset.recordings[0].runs[0].bold.data)
+    assert found.video is not None and np.array_equal(found.video.frames(), moving_square())
 
 
 def test_a_missing_or_half_written_store_is_said(tmp_path: Path) -> None:

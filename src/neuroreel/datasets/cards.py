@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,6 @@ class Card:
     voxels: int
     tr_s: float
     notes: str = ""
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-
-    def where(self, file: str) -> str:
-        """Return the address of a file."""
-        return self.elsewhere.get(file, self.address + file)
 
 
 def known(name: str) -> tuple[Card, Callable[..., Study]]:
@@ -132,8 +127,8 @@ def _download(card: Card, file: str, path: Path) -> None:
     import pooch
     import requests
 
-    logging.getLogger(pooch.get_logger().name).setLevel(logging.WARNING)
-    address = card.where(file)
+    pooch.get_logger().setLevel(logging.WARNING)
+    address = card.address + file
     try:
         pooch.retrieve(address, card.files[file], fname=path.name, path=path.parent)
     except ValueError as error:

@@ -13,14 +13,17 @@ all of them, in turns with the batched solver's blocks of units so that what els
 import argparse
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from neuroreel.core.seeds import generator
+from neuroreel.core.system import versions
 from neuroreel.fit.selection import Scaling, top_features
 from neuroreel.fit.sparse import solve_sparse
 
@@ -70,12 +73,16 @@ def main() -> None:
     parser.add_argument("--units", type=int, help="units in all")
     parser.add_argument("--loop-units", type=int, help="units that the loop is timed on")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, help="of numpy and of torch; by default as many as each takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the result there too")
     args = parser.parse_args()
-    rows, voxels, k = (300, 400, 80) if args.quick else (1200, 4000, 500)
-    units = args.units or (40 if args.quick else 1000)
-    timed = min(units, args.loop_units or (6 if args.quick else 12))
+    if args.threads:
+        threadpool_limits(args.threads)
+        torch.set_num_threads(args.threads)
+    rows, voxels, k = (200, 120, 30) if args.quick else (1200, 4000, 500)
+    units = args.units or (12 if args.quick else 1000)
+    timed = min(units, args.loop_units or (2 if args.quick else 12))
 
     x, y = draw(rows, voxels, units, args.seed)
     start = time.perf_counter()
@@ -123,6 +130,8 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "device": args.device,
         "seed": args.seed,
+        "versions": versions(),
+        "command": " ".join(["python", "benchmarks/sparse.py", *sys.argv[1:]]),
     }
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -130,6 +130,17 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / ".scratch").exists()
 
 
+def test_a_broken_folder_is_one_sentence(tmp_path: Path) -> None:
+    FeatureStream(Pixels(), tmp_path).fit([movie(0)])
+    file = tmp_path / "many.components"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(DataError, match=rf"^file must have {size} bytes, got {size - 4} \(.*many\.components\)$"):
+        FeatureStream.load(Pixels(), tmp_path)
+    with pytest.raises(DataError, match=r"^stream must be a fitted folder, got no stream\.json \(.*\)$"):
+        FeatureStream.load(Pixels(), tmp_path / "none")
+
+
 @pytest.mark.heavy
 def test_the_full_network_stays_under_2_gb() -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "features.py"

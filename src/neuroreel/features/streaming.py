@@ -63,11 +63,20 @@ class StreamConfig(Config):
 
 
 class Table:
-    """A float32 matrix on disk, read and written in parts without mapping it into memory."""
+    """A float32 matrix on disk, read and written in parts without mapping it into memory; `new` empties the file."""
 
-    def __init__(self, file: Path, shape: tuple[int, int]) -> None:
+    def __init__(self, file: Path, shape: tuple[int, int], *, new: bool = True) -> None:
         self.file, self.shape = file, shape
-        self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC if new else os.O_RDONLY
+        try:
+            self._handle = os.open(file, flags, 0o644)
+        except OSError as error:
+            if new:
+                raise write_error(error, file) from error
+            raise DataError(checks.sentence("file", "must be readable", type(error).__name__, file)) from None
+        size = 4 * shape[0] * shape[1]
+        got = os.fstat(self._handle).st_size
+        checks.require(new or got == size, "file", f"must have {size} bytes", got, file)
 
     def write(self, row: int, values: np.ndarray) -> None:
         """Write rows (rows, columns) from a row on."""
@@ -263,7 +272,7 @@ class FeatureStream:
         for layer, n_units in facts["units"].items():
             with np.load(folder / f"{_safe(layer)}.npz") as arrays:
                 k = len(arrays["variance"])
-                table = Table(folder / f"{_safe(layer)}.components", (n_units, k))
+                table = Table(folder / f"{_safe(layer)}.components", (n_units, k), new=False)
                 moments = (arrays["mean"], arrays["sd"], arrays["variance"], float(arrays["total"]))
             stream.bases_[layer] = LayerBasis(*moments, table)
         return stream

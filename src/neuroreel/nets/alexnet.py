@@ -103,7 +103,7 @@ LAYOUTS = MappingProxyType(
             strides=(2, 1, 1, 1, 1),
             pads=(3, 2, 1, 1, 1),
             groups=(1, 2, 1, 2, 2),
-            lrn=True,
+            lrn=False,
             bgr=False,
             mean=(127.5, 127.5, 127.5),
             scale=(64.0, 64.0, 64.0),
@@ -118,7 +118,8 @@ class AlexNetConfig(Config):
 
     Attributes
     ----------
-    layout : "caffe", "torchvision", or "world" (Caffe's layers with a first one for frames of about 64 pixels).
+    layout : "caffe", "torchvision", or "world": Caffe's layers with a first one for frames of about 64 pixels, and
+        without the normalisation, which is 1 to four digits for inputs of order 1.
     size : height and width of the input in pixels.
     width : factor on the channels of the convolutions; 1 is the published size.
     hidden : units of fc6 and of fc7.

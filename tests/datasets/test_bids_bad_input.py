@@ -215,6 +215,12 @@ def test_stimulus_file_is_cut_off(folder):
     assert sentence(folder).endswith(f"({folder / 'stimuli/film.mp4'})")
 
 
+def test_stimulus_file_of_an_unknown_codec(folder):
+    file = folder / "stimuli/film.mp4"
+    file.write_bytes(file.read_bytes().replace(b"avc1", b"zzzz"))
+    assert sentence(folder) == f"video must be a whole video file that can be opened, got AttributeError ({file})"
+
+
 def test_one_movie_that_starts_at_two_times(folder):
     edit(folder, f"{RUN}_events.tsv", lambda text: text + "8.0\t2.0\tcat\tn/a\tn/a\tfilm.mp4\t3.0\n")
     rule = "stim_onset of film.mp4 must put its start at one time, within a frame, got 5.000 s apart"

@@ -168,7 +168,7 @@ def _index(path: Path) -> dict[str, Any]:
             stamps = [packet.pts if packet.pts is not None else packet.dts for packet in packets]
     except EOFError as error:
         raise DataError(checks.sentence("video", "must have frames", 0, path)) from error
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, AttributeError) as error:  # a picture track of an unknown codec has no height
         rule = "must be a whole video file that can be opened"
         raise DataError(checks.sentence("video", rule, type(error).__name__, path)) from error
     checks.require(len(packets) > 0 and height > 0, "video", "must have frames", 0, path)

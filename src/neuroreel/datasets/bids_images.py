@@ -5,6 +5,7 @@ Every reader raises DataError in one sentence for a file that is cut off or of a
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from xml.parsers.expat import ExpatError
 import nibabel
 import numpy as np
 import pandas as pd
+from nibabel.cifti2 import Cifti2HeaderError
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -28,7 +30,23 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _CHUNK = 16  # volumes in memory beside the voxels that are kept
 _SAME_TR_S = 1e-3
 _SAME_MM = 1e-2
-_BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error, ImageFileError, HeaderDataError, ExpatError)
+_BROKEN = (  # what nibabel, pandas and json raise for files whose bytes are damaged
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+    ExpatError,
+    ImageFileError,
+    HeaderDataError,
+    Cifti2HeaderError,
+)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ DEVICES = ("cpu", "cuda")
 _MAX_CONDITION_FLOAT32 = 1e8  # of the regularised Gram matrix; weights lose its square root of their digits
 _MAX_FOLD_CONDITION_FLOAT32 = 1e3  # of (I - H)_bb; the step from residual to fold error loses as much
 _MAX_SHRINKAGE_FLOAT32 = 1e4  # of the predictions, where these are what is scored and not the error
-_MIXING = 128  # what mixing one more column costs, in columns of the large matrix product (measured)
+_MIXING = 64  # what mixing one more column costs, in columns of the large matrix product (measured)
 _SAMPLED = 256  # eigenvalues of a range at which its weights are compared
 _FEW_FEATURES = 2  # rows of a fold for each feature from which equation (2) is the cheaper one
 

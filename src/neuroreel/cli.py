@@ -1,10 +1,314 @@
-"""The command line."""
+"""The command line: a thin face over documented functions.
+
+Every error is one sentence on standard error and exit code 1 (2 for wrong usage); `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neuroreel.core.errors import ConfigError, NeuroreelError, NeuroreelWarning
+
+if TYPE_CHECKING:
+    from neuroreel.core.scores import ScoreTable
+
+app = typer.Typer(
+    name="neuroreel",
+    help="Reconstruct what people see, images and video, from fMRI, with scores that can be believed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+datasets_app = typer.Typer(help="Public data sets, by card.", no_args_is_help=True)
+app.add_typer(datasets_app, name="datasets")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", "-s", help="A setting, key=value; may be repeated.")]
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from neuroreel import __version__
+
+        typer.echo(f"neuroreel {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("demo"),
+    as_json: AsJson = False,
+    seed: Seed = 0,
+) -> None:
+    """Read a movie from a real brain, then from a simulated one, and write the report."""
+    from neuroreel.demo import run_demo
+
+    with _progress(as_json) as say:
+        page, tables = run_demo(out, seed=seed, progress=say)
+    for dataset, table in tables.items():
+        _print_table(dataset, table, as_json)
+    _say(f"The report is at {page.resolve()}", as_json)
+    if as_json:
+        typer.echo(json.dumps({name: table.to_dict()["rows"] for name, table in tables.items()}))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder of the BIDS derivatives to write.")],
+    minutes: Annotated[float, typer.Option(help="Minutes of training movie.")] = 40.0,
+    size: Annotated[int, typer.Option(help="Height and width of the movie in pixels.")] = 64,
+    seed: Seed = 0,
+    subjects: Annotated[int, typer.Option(help="Number of subjects.")] = 1,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a simulated experiment, movies and brains with known answers, as BIDS derivatives."""
+    from neuroreel.simulate.experiment import ExperimentConfig, simulate_experiment
+
+    given = [f"minutes={minutes}", f"size={size}", f"seed={seed}", f"subjects={subjects}", *(settings or [])]
+    config = ExperimentConfig.read(None, given)
+    with _progress(as_json) as say:
+        written = simulate_experiment(out, config, progress=lambda done, total, text: say(f"{text} ({done}/{total})"))
+    _done(
+        as_json, f"The experiment is at {written.resolve()}", {"folder": str(written), **config.model_dump(mode="json")}
+    )
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(help="A data set's name, a TOML file that describes arrays, or a BIDS folder.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The store to write, by custom *.zarr.")],
+    settings: Settings = None,
+    cache_frames: Annotated[bool, typer.Option(help="Keep the decoded frames in the store too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data set and write it to a store; interrupted work goes on where it was."""
+    from neuroreel.datasets.prepare import prepare as write
+
+    with _progress(as_json) as say:
+        path = write(
+            source,
+            target,
+            settings=settings or (),
+            cache_frames=cache_frames,
+            progress=lambda done, total, text: say(f"{text} ({done}/{total})"),
+        )
+    _done(as_json, f"The store is at {path.resolve()}", {"store": str(path)})
+
+
+@app.command()
+def fit(
+    store: Annotated[Path, typer.Argument(help="A store that `prepare` wrote.")],
+    out: Annotated[Path, typer.Argument(help="The run folder to write.")],
+    system: Annotated[list[str], typer.Option("--system", help="A system; may be repeated.")],
+    subject: Annotated[str | None, typer.Option(help="Whose brain; needed where there are several.")] = None,
+    split: Annotated[str | None, typer.Option(help="A split's name or JSON file.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with the settings of the run.")] = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit systems on the training side of a split.
+
+    Settings are `window.trs=2`, `clean.detrend_order=4`, ... of the run, or `SYSTEM:key=value` of one system.
+    """
+    from neuroreel.workflow import RunConfig, fit_systems
+
+    own: dict[str, list[str]] = {}
+    given = [f"seed={seed}"]
+    for text in settings or []:
+        name, colon, rest = text.partition(":")
+        if colon and "=" not in name:
+            own.setdefault(name, []).append(rest)
+        else:
+            given.append(text)
+    given += [f"subject={json.dumps(subject)}"] * (subject is not None)
+    given += [f"split={json.dumps(split)}"] * (split is not None)
+    unknown = sorted(set(own) - set(system))
+    if unknown:
+        raise ConfigError(f"a system's setting must be for one that is fitted ({', '.join(system)}), got {unknown[0]}")
+    with _progress(as_json) as say:
+        folder = fit_systems(store, system, out, RunConfig.read(config, given), overrides=own, progress=say)
+    _done(as_json, f"The run is at {folder.resolve()}", {"run": str(folder), "systems": system})
+
+
+@app.command()
+def reconstruct(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")], as_json: AsJson = False
+) -> None:
+    """Reconstruct what was seen in the test runs with every system of a run folder."""
+    from neuroreel.workflow import reconstruct_systems
+
+    with _progress(as_json) as say:
+        made = reconstruct_systems(run, progress=say)
+    shapes = {name: None if one.clips is None else list(one.clips.shape) for name, one in made.items()}
+    _done(as_json, f"Reconstructions are in {(run / 'reconstructions').resolve()}", {"run": str(run), "clips": shapes})
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")], as_json: AsJson = False
+) -> None:
+    """Score every system of a run folder, with chance and ceiling beside each score."""
+    from neuroreel.workflow import dataset_of, evaluate_run
+
+    with _progress(as_json) as say:
+        table = evaluate_run(run, progress=say)
+    name = dataset_of(run)
+    _print_table(name, table, as_json)
+    if as_json:
+        typer.echo(json.dumps({name: table.to_dict()["rows"]}))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")], as_json: AsJson = False
+) -> None:
+    """Write the report of a run folder: one page that plays from a file."""
+    from neuroreel.workflow import report_run
+
+    with _progress(as_json) as say:
+        page = report_run(run, progress=say)
+    _done(as_json, f"The report is at {page.resolve()}", {"report": str(page)})
+
+
+@datasets_app.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """List the data sets that are known by name."""
+    from neuroreel.datasets import STUDIES
+    from neuroreel.datasets.cards import known
+
+    cards = [known(name)[0] for name in sorted(STUDIES)]
+    if not as_json:
+        for card in cards:
+            typer.echo(f"{card.name:20} {card.title} ({card.licence})")
+        return
+    typer.echo(json.dumps([{"name": card.name, "title": card.title, "licence": card.licence} for card in cards]))
+
+
+@datasets_app.command("info")
+def info_dataset(name: Annotated[str, typer.Argument(help="A data set's name.")], as_json: AsJson = False) -> None:
+    """Print the card of a data set: address, licence, citation, checksums, facts."""
+    from dataclasses import asdict
+
+    from neuroreel.datasets.cards import known
+
+    facts = asdict(known(name)[0])
+    if as_json:
+        typer.echo(json.dumps(facts, default=str))
+        return
+    for key, value in facts.items():
+        typer.echo(f"{key:10} {value}")
+
+
+@datasets_app.command("fetch")
+def fetch_dataset(name: Annotated[str, typer.Argument(help="A data set's name.")], as_json: AsJson = False) -> None:
+    """Fetch a data set's files into the cache, or find them in NEUROREEL_DATA, and check their checksums."""
+    from neuroreel.datasets.cards import fetch, known
+
+    with _progress(as_json) as say:
+        folder = fetch(known(name)[0], lambda done, total, text: say(f"{text} ({done}/{total})"))
+    _done(as_json, f"{name} is in {folder}", {"name": name, "folder": str(folder)})
+
+
+@datasets_app.command("check")
+def check_dataset(name: Annotated[str, typer.Argument(help="A data set's name.")], as_json: AsJson = False) -> None:
+    """Read a data set whole and say what is in it."""
+    from neuroreel.datasets.cards import study
+
+    with _progress(as_json) as say:
+        say(f"reading {name}")
+        dataset = study(name).load()
+    facts = {
+        f"sub-{one.subject}": {"runs": len(one.runs), "voxels": one.space.size, "tr_s": one.runs[0].bold.tr_s}
+        for one in dataset.recordings
+    }
+    text = "; ".join(f"{who}: {one['runs']} runs, {one['voxels']} voxels" for who, one in facts.items())
+    _done(as_json, f"{name} is whole: {text}", {"name": name, "subjects": facts})
+
+
+def _say(text: str, as_json: bool) -> None:
+    typer.echo(text, err=as_json)
+
+
+def _done(as_json: bool, text: str, facts: dict[str, Any]) -> None:
+    _say(text, as_json)
+    if as_json:
+        typer.echo(json.dumps(facts, default=str))
+
+
+@contextlib.contextmanager
+def _progress(as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Show what is going on, with the time it takes, on standard error."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=as_json) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+def _print_table(dataset: str, table: ScoreTable, as_json: bool) -> None:
+    """Print the scores of one data set, each with its interval, chance and ceiling."""
+    if as_json:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=dataset, title_justify="left")
+    for name in ("system", "metric", "value", "95 %", "chance", "ceiling", "normalised", "p"):
+        shown.add_column(name, justify="left" if name in ("system", "metric") else "right", no_wrap=True)
+    for system, scores in table.rows.items():
+        for number, (variant, score) in enumerate(scores.items()):
+            numbers = score.to_dict()
+            interval = f"{_number(numbers['low'])} to {_number(numbers['high'])}"
+            cells = [_number(numbers[key]) for key in ("value", "chance", "ceiling", "normalised", "p")]
+            shown.add_row(system if number == 0 else "", variant, cells[0], interval, *cells[1:])
+        shown.add_section()
+    Console(width=None if sys.stdout.isatty() else 140).print(shown)
+    for name, reason in table.skipped.items():
+        typer.echo(f"skipped {name}: {reason}")
+
+
+def _number(value: object) -> str:
+    return "-" if not isinstance(value, int | float) else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, NeuroreelWarning):
+        typer.echo(f"note: {message}", err=True)
 
 
 def main() -> None:
-    """Print the package's version until the first commands stand."""
-    import sys
-
-    from neuroreel import __version__
-
-    sys.stdout.write(f"neuroreel {__version__}\n")
+    """Run the command line; errors are one sentence and exit code 1."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app()
+        except NeuroreelError as error:
+            if "--debug" in sys.argv:
+                raise
+            typer.echo(f"neuroreel: {error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            typer.echo(
+                "neuroreel: stopped; what was finished is kept, and the same command goes on from there", err=True
+            )
+            sys.exit(130)

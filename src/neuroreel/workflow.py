@@ -428,6 +428,11 @@ def open_run(out: Path) -> tuple[Sets, RunConfig]:
     return make_sets(read_store(Path(about["store"])), config), config
 
 
+def dataset_of(out: Path) -> str:
+    """Return the name of the data set of a run folder."""
+    return str(_read_run(out)["dataset"])
+
+
 def load_systems(out: Path) -> dict[str, System]:
     """Return the fitted systems of a run folder by name."""
     folders = sorted((out / "systems").glob("*/model"))

@@ -17,7 +17,7 @@ import torch
 
 from neuroreel.core.files import write_text
 from neuroreel.fit.classifier import ClassifierConfig, fit_classifier
-from neuroreel.nets.alexnet import WORLD, AlexNet
+from neuroreel.nets.alexnet import WORLD, AlexNet, add_batch_norm, fold_batch_norm
 from neuroreel.nets.weights import write_state
 from neuroreel.simulate.categories import CATEGORIES
 from neuroreel.simulate.sampling import sample_frames
@@ -77,8 +77,8 @@ def main() -> None:
     test_frames, test_labels = draw(args.held_out, HELD_OUT_SEED, args.cache)
     print(f"{len(frames)} + {len(test_frames)} frames after {time.perf_counter() - started:.0f} s", flush=True)
     config = WORLD.model_copy(update={"n_classes": len(CATEGORIES)})
-    net = AlexNet.seeded(config, args.seed)
-    fit = ClassifierConfig(epochs=args.epochs, batch=64, rate=1e-3, l2=1e-4, seed=args.seed)
+    net = add_batch_norm(AlexNet.seeded(config, args.seed))
+    fit = ClassifierConfig(epochs=args.epochs, batch=64, rate=2e-3, l2=1e-4, seed=args.seed)
     history = fit_classifier(
         net,
         frames,
@@ -90,6 +90,7 @@ def main() -> None:
         checkpoint=args.cache / "checkpoint.pt" if args.cache else None,
         on_epoch=lambda row: print(f"{json.dumps(row)} {time.perf_counter() - started:.0f} s", flush=True),
     )
+    fold_batch_norm(net)
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "weights.safetensors"
     digest = write_state(weights, net, half=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.files import sha256
-from neuroreel.nets.alexnet import LAYOUTS, WORLD, AlexNet, AlexNetConfig
+from neuroreel.nets.alexnet import LAYOUTS, WORLD, AlexNet, AlexNetConfig, add_batch_norm, fold_batch_norm
 from neuroreel.nets.weights import write_state
 
 SMALL = {"hidden": 24, "n_classes": 10}
@@ -134,3 +134,19 @@ def test_settings_that_make_no_network_are_one_sentence() -> None:
         AlexNet(AlexNetConfig(size=40))
     with pytest.raises(ConfigError, match=r"^layer must be one of conv1, .*, got 'conv9'$"):
         AlexNet(WORLD).activations(torch.zeros(1, 3, 64, 64), ["conv9"])
+
+
+def test_batch_normalisation_folded_into_the_weights_is_the_same_function() -> None:
+    net = AlexNet.seeded(WORLD, 0)
+    names = list(net.state_dict())
+    add_batch_norm(net).train()
+    x = net.pixels(torch.randint(256, (16, 64, 64, 3), dtype=torch.uint8))
+    with torch.no_grad():
+        for _ in range(3):
+            net(x)
+        net.conv2[1].weight.mul_(1.7)
+        net.fc6[1].bias.add_(0.3)
+        known = net.eval()(x)
+        folded = fold_batch_norm(net)(x)
+    assert list(net.state_dict()) == names
+    torch.testing.assert_close(folded, known, rtol=1e-4, atol=1e-4)

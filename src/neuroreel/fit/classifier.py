@@ -96,7 +96,7 @@ def fit_classifier(
     targets = torch.from_numpy(one_hot(labels, n_classes))
     checks.same_length("labels", len(targets), "frames", len(frames))
     checks.require(len(frames) > 0, "frames", "must be 1 or more", 0)
-    weights = [value for name, value in net.named_parameters() if name.endswith("weight")]
+    weights = [value for value in net.parameters() if value.ndim > 1]
     optimiser = torch.optim.Adam(net.parameters(), lr=config.rate, betas=(0.9, 0.99))
     steps = -(-len(frames) // config.batch)
     history: list[dict[str, float]] = []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -309,3 +309,35 @@ class AlexNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (n, classes), fc8, of inputs (n, 3, height, width)."""
         return self.activations(x, ("fc8",))["fc8"]
+
+
+def add_batch_norm(net: AlexNet) -> AlexNet:
+    """Put batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) after every learnt layer but fc8, in place.
+
+    Without it a network this deep hardly starts to learn on a few thousand frames; `fold_batch_norm` takes it out.
+    """
+    for name in LEARNT[:-1]:
+        layer = getattr(net, name)
+        convolution = isinstance(layer, nn.Conv2d)
+        norm = nn.BatchNorm2d(layer.out_channels) if convolution else nn.BatchNorm1d(layer.out_features)
+        setattr(net, name, nn.Sequential(layer, norm))
+    return net
+
+
+@torch.no_grad()
+def fold_batch_norm(net: AlexNet) -> AlexNet:
+    """Multiply the batch normalisation into the weights before it, in place: the same function without it.
+
+    With the running mean m and variance v: w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta.
+    """
+    for name in LEARNT[:-1]:
+        pair = getattr(net, name)
+        if not isinstance(pair, nn.Sequential):
+            continue
+        layer: Any = pair[0]
+        norm: Any = pair[1]
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        layer.weight.mul_(gain.view(-1, *[1] * (layer.weight.ndim - 1)))
+        layer.bias.copy_((layer.bias - norm.running_mean) * gain + norm.bias)
+        setattr(net, name, layer)
+    return net

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import nibabel
 import numpy as np
+from nibabel.openers import Opener
 
 from neuroreel.core import checks
 from neuroreel.core.files import atomic
@@ -29,7 +30,8 @@ from neuroreel.datasets.bids_tables import write_tsv
 
 KINDS = ("nifti", "gifti", "cifti")
 BIDS_VERSION = "1.10.0"
-VOXEL_MM = 2.0
+VOXEL_MM = 2.5
+_FIRST_BYTE = 352  # of the data in a NIfTI-1 file: a header of 348 and 4 that say that no extension follows
 EVENT_COLUMNS = {
     "onset": "Seconds from the acquisition of the first volume",
     "duration": "Seconds",
@@ -96,7 +98,7 @@ def write_bids(
 def grid_of(space: Space, coordinates: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, str]:
     """Return a voxel for each column, (voxels, 3) int with no two alike, the affine (4, 4), the name of the space.
 
-    A volume keeps its own. A vertex gets the free voxel of 2 mm nearest to its coordinates, those of nilearn's
+    A volume keeps its own. A vertex gets the free voxel of 2.5 mm nearest to its coordinates, those of nilearn's
     fsaverage5 pial surface (MNI305) where none are given. Columns of no known place fill a cube.
     """
     if space.kind == "volume" and space.index is not None and space.affine is not None:
@@ -265,13 +267,29 @@ class _Volume:
 
     def bold(self, folder: Path, stem: str, bold: Bold, sidecar: Mapping[str, Any]) -> None:
         stem += self.space
-        series = self._image(bold.data.T, np.float32)
-        series.header.set_xyzt_units("mm", "sec")
-        series.header.set_zooms((*series.header.get_zooms()[:3], bold.tr_s))
-        nibabel.save(series, folder / f"{stem}_desc-preproc_bold.nii.gz")
+        self._series(folder / f"{stem}_desc-preproc_bold.nii.gz", bold)
         _write_json(folder / f"{stem}_desc-preproc_bold.json", sidecar)
         mask = self._image(np.ones(len(self.index)), np.uint8)
         nibabel.save(mask, folder / f"{stem}_desc-brain_mask.nii.gz")
+
+    def _series(self, file: Path, bold: Bold) -> None:
+        """Write the 4-D image volume by volume, so that the empty part of the grid is never held for all times."""
+        header = nibabel.Nifti1Header()
+        header.set_data_dtype(np.float32)
+        header.set_data_shape((*self.shape, bold.n_trs))
+        header.set_sform(self.affine, code="aligned")
+        header.set_qform(self.affine, code="unknown")
+        header.set_xyzt_units("mm", "sec")
+        header.set_zooms((*header.get_zooms()[:3], bold.tr_s))
+        header.set_slope_inter(1.0, 0.0)
+        header["vox_offset"] = _FIRST_BYTE
+        with Opener(str(file), "wb") as stream:
+            header.write_to(stream)
+            stream.write(bytes(_FIRST_BYTE - stream.tell()))
+            volume = np.zeros(self.shape, dtype=np.float32)
+            for values in bold.data:
+                volume[tuple(self.index.T)] = values
+                stream.write(volume.tobytes(order="F"))
 
     def labels(self, folder: Path, stem: str, rois: Mapping[str, np.ndarray]) -> None:
         for desc, names, labels in _layers(rois):

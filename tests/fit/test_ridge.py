@@ -33,10 +33,17 @@ def held_out_score(score: str, truth: np.ndarray, predicted: np.ndarray) -> np.n
     return -((truth - predicted) ** 2).mean(0)
 
 
-def refit(x: np.ndarray, y: np.ndarray, labels: np.ndarray, score: str = "mse", intercept: bool = True) -> np.ndarray:
+def refit(
+    x: np.ndarray,
+    y: np.ndarray,
+    labels: np.ndarray,
+    score: str = "mse",
+    intercept: bool = True,
+    alphas: np.ndarray = ALPHAS,
+) -> np.ndarray:
     """Return the scores (alphas, targets) from one scikit-learn ridge a fold and an alpha."""
     scores = []
-    for alpha in ALPHAS:
+    for alpha in alphas:
         folds = []
         for train, held in iterate_folds(labels):
             model = Ridge(alpha=alpha, fit_intercept=intercept, solver="svd").fit(x[train], y[train])
@@ -91,6 +98,20 @@ def test_every_score_is_the_mean_over_folds_of_its_definition(n: int, p: int, sc
     labels = assign_folds(n, 4)
     fit = solve_ridge_cv(x, y, alphas=ALPHAS, folds=labels, score=score)
     np.testing.assert_allclose(fit.cv_scores, refit(x, y, labels, score), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "p", "form"), [(350, 240, "primal"), (240, 300, "dual")])
+@pytest.mark.parametrize("score", ["mse", "correlation"])
+def test_eigenvalues_cut_into_ranges_score_as_refits_do(n: int, p: int, form: str, score: str) -> None:
+    x, y = make(n, p)
+    labels, alphas = assign_folds(n, 3), np.logspace(-1, 4, 24)
+    model = engine.decompose(
+        x, labels, alphas, form=form, fit_intercept=True, precision="float64", score=score, ops=engine.NumpyOps()
+    )
+    assert len(model.pieces) > 1 and model.mix.shape[0] == 24
+    fit = solve_ridge_cv(x, y, alphas=alphas, folds=labels, score=score)
+    assert fit.form == form
+    np.testing.assert_allclose(fit.cv_scores, refit(x, y, labels, score, alphas=alphas), rtol=1e-7)
 
 
 def test_leaving_one_row_out_agrees_with_scikit_learns_closed_form() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,11 +19,13 @@ def sets(make_samples, make_clips):
     return train, make_samples(near, make_clips(3, 2, 12, seed=1), np.array(list("abc")))
 
 
-def test_the_nearest_training_clip_is_that_of_the_most_similar_brain(sets):
+def test_the_nearest_training_clip_is_that_of_the_nearest_time_whatever_the_brain(sets):
     train, test = sets
+    train = replace(train, onset_s=np.arange(40.0), run=np.repeat(["a", "b"], 20))
+    test = replace(test, onset_s=np.array([3.2, 35.9, 12.0]), run=np.array(["a", "a", "other"]))
     answer = nearest_train(train, test, categories=CATEGORIES)
-    np.testing.assert_array_equal(answer.clips, train.clips[[7, 3, 30]])
-    np.testing.assert_array_equal(answer.probabilities, [[0, 0, 1], [0, 0, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(answer.clips, train.clips[[3, 19, 12]])
+    np.testing.assert_array_equal(answer.probabilities, [[0, 0, 1], [0, 0, 1], [1, 0, 0]])
 
 
 def test_the_marginal_is_the_mean_clip_and_the_frequencies(sets):
@@ -57,14 +61,17 @@ def test_a_system_never_sees_the_truth_of_the_test_set(sets):
     answers = chance_answers(reconstruct, train, test, seed=0)
     assert set(answers) == {"mean-brain", "noise", "train-marginal", "nearest-train"}
     assert all(samples.clips is None and set(samples.category) == {""} for samples in seen)
-    assert all(answer.clips.shape == test.clips.shape for answer in answers.values())
-    assert all(answer.probabilities.shape == (3, 3) for answer in answers.values())
+    given = [answer for row in answers.values() for answer in row]
+    assert len(given) == 8 and len(seen) == 6
+    assert all(answer.clips.shape == test.clips.shape for answer in given)
+    assert all(answer.probabilities.shape == (3, 3) for answer in given)
+    assert (seen[1].brain != seen[2].brain).any()
 
 
 def test_a_system_of_categories_alone_gets_no_clips(sets):
     made = Reconstruction(probabilities=np.full((3, 3), 1 / 3), categories=CATEGORIES)
     answers = chance_answers(lambda samples: made, *sets, seed=0)
-    assert all(answer.clips is None for answer in answers.values())
+    assert all(answer.clips is None for row in answers.values() for answer in row)
 
 
 def test_windows_of_another_shape_are_refused(sets, make_samples):

@@ -134,7 +134,7 @@ def test_features_of_any_space_can_be_identified():
 def test_evaluate_measures_what_each_system_makes_and_names_what_it_skips(opened):
     truth, made = opened
     systems = {"both": made, "labels": Reconstruction(probabilities=made.probabilities, categories=CATEGORIES)}
-    chance = {"both": {"nearest-train": made}, "labels": {"train-marginal": made}}
+    chance = {"both": {"nearest-train": [made]}, "labels": {"train-marginal": [made]}}
     table = evaluate(systems, truth, chance=chance, ceiling={"both": made, "labels": None}, draws=50)
     assert {"mse", "identification:pairwise", "direction-accuracy", "category-accuracy"} <= set(table.rows["both"])
     assert set(table.rows["labels"]) == {"category-accuracy", "nway-category2:top1", "nway-category2:top3-compat"}

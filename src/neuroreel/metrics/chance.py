@@ -14,12 +14,11 @@ from neuroreel.core.checks import require
 from neuroreel.core.seeds import generator
 from neuroreel.core.types import Reconstruction, Samples
 from neuroreel.metrics.embedded import one_hot
-from neuroreel.metrics.pixel import correlation_matrix
 
 
 def chance_answers(
-    reconstruct: Callable[[Samples], Reconstruction], train: Samples, test: Samples, *, seed: int
-) -> dict[str, Reconstruction]:
+    reconstruct: Callable[[Samples], Reconstruction], train: Samples, test: Samples, *, seed: int, draws: int = 5
+) -> dict[str, tuple[Reconstruction, ...]]:
     """Return the trivial answers to a test set by chance row.
 
     Parameters
@@ -27,19 +26,21 @@ def chance_answers(
     reconstruct : a fitted system: brain windows without their truth -> reconstruction.
     train, test : what it was fitted on and what it is tested on. Of `test`, only the brain is looked at.
     seed : seed of the noise.
+    draws : how many brains of noise are answered; a score's chance is the mean over them.
 
     Returns
     -------
-    dict with `mean-brain` and `noise` (what the system makes of them), `train-marginal` and `nearest-train`. The last
-    two hold what the system makes: clips where the training set has them, probabilities over the same categories.
+    dict of one answer or more by row: `mean-brain` and `noise` (what the system makes of them), `train-marginal` and
+    `nearest-train`. The last two hold what the system makes: clips where the training set has them, probabilities over
+    the same categories.
     """
     blind = reconstruct(mean_brain(train, test))
     wanted = (blind.clips is not None, blind.categories)
     return {
-        "mean-brain": blind,
-        "noise": reconstruct(noise_brain(train, test, seed=seed)),
-        "train-marginal": train_marginal(train, len(test), *wanted),
-        "nearest-train": nearest_train(train, test, *wanted),
+        "mean-brain": (blind,),
+        "noise": tuple(reconstruct(noise_brain(train, test, seed=seed, draw=draw)) for draw in range(draws)),
+        "train-marginal": (train_marginal(train, len(test), *wanted),),
+        "nearest-train": (nearest_train(train, test, *wanted),),
     }
 
 
@@ -50,7 +51,7 @@ def mean_brain(train: Samples, test: Samples) -> Samples:
     return replace(test.sealed(), brain=np.broadcast_to(mean.astype(test.brain.dtype), test.brain.shape))
 
 
-def noise_brain(train: Samples, test: Samples, *, seed: int) -> Samples:
+def noise_brain(train: Samples, test: Samples, *, seed: int, draw: int = 0) -> Samples:
     """Return the sealed test samples with noise for a brain.
 
     Gaussian, independent, with the mean and the standard deviation that each voxel has at each lag in training. The
@@ -58,7 +59,7 @@ def noise_brain(train: Samples, test: Samples, *, seed: int) -> Samples:
     """
     _same_windows(train, test)
     mean, spread = _window_mean(train), train.brain.std(axis=0, dtype=np.float64)
-    rng = generator(seed, "noise-brain")
+    rng = generator(seed, "noise-brain", draw)
     noise = rng.standard_normal(test.brain.shape, dtype=np.float32)
     return replace(test.sealed(), brain=(noise * spread + mean).astype(test.brain.dtype))
 
@@ -91,22 +92,21 @@ def train_marginal(train: Samples, n: int, clips: bool = True, categories: tuple
 def nearest_train(
     train: Samples, test: Samples, clips: bool = True, categories: tuple[str, ...] = ()
 ) -> Reconstruction:
-    """Return, for each test brain window, what was shown with the training window that correlates most with it.
+    """Return, for each test clip, the training clip nearest in time: what the clock alone gives away.
 
-    Each voxel is z-scored at each lag with the mean and the standard deviation of the training windows before.
+    Nearest in the same run where it has training clips, else at the nearest time into any run. No brain is looked at:
+    the training clip whose brain is nearest is a decoder, and stands in tables as the system `nearest-clip`.
 
     Parameters
     ----------
-    train, test : samples with windows of one shape.
+    train, test : samples; only runs and onsets are looked at, and what was shown in training.
     clips : False leaves the clips out.
     categories : columns of the probabilities, 1 for the category of the clip found; none are given if empty.
     """
-    _same_windows(train, test)
-    mean, spread = _window_mean(train), train.brain.std(axis=0, dtype=np.float64)
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-    windows = [((side.brain - mean) * scale).astype(np.float32).reshape(len(side), -1) for side in (test, train)]
-    similarity = correlation_matrix(*windows)
-    found = np.argmax(np.where(np.isnan(similarity), -np.inf, similarity), axis=1)
+    apart = np.abs(train.onset_s[None] - test.onset_s[:, None])  # (test, train)
+    same = train.run[None] == test.run[:, None]
+    apart = np.where(same | ~same.any(axis=1, keepdims=True), apart, np.inf)
+    found = np.argmin(apart, axis=1)
     probabilities = None
     if categories:
         probabilities = np.nan_to_num(one_hot(train.category[found], categories), nan=1 / len(categories))

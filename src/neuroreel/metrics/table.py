@@ -79,7 +79,7 @@ def score(
     return measure.score(
         predicted,
         blocks,
-        chance or {},
+        {row: (answer,) for row, answer in (chance or {}).items()},
         ceiling,
         seed=seed,
         draws=draws,
@@ -94,7 +94,7 @@ def evaluate(
     truth: Samples,
     *,
     variants: Sequence[str] | None = None,
-    chance: Mapping[str, Mapping[str, Reconstruction]] | None = None,
+    chance: Mapping[str, Mapping[str, Sequence[Reconstruction]]] | None = None,
     ceiling: Mapping[str, Reconstruction | None] | None = None,
     embed: Mapping[str, Backbone] | None = None,
     seed: int = 0,
@@ -107,7 +107,7 @@ def evaluate(
     systems : reconstruction of the test set by name of the system. A system is scored with what it makes.
     truth : the test samples, opened: clips, categories and blocks.
     variants : names in METRICS; all of them unless given.
-    chance : trivial answers by system and row, as `chance_answers` returns them.
+    chance : trivial answers by system and row, as `chance_answers` returns them; a row's value is their mean.
     ceiling : by system, what its generator makes of the truth's own features.
     embed : networks by role, for learned metrics.
     seed, draws : as in `score`.
@@ -135,11 +135,18 @@ def evaluate(
                 true, answer = _truth(metric, truth, columns), _answer(metric, made, columns)
                 if true is None or answer is None:
                     continue
-                trivial = {row: _answer(metric, one, columns) for row, one in (chance or {}).get(name, {}).items()}
+                trivial = {
+                    row: [_answer(metric, one, columns) for one in answers]
+                    for row, answers in (chance or {}).get(name, {}).items()
+                }
                 one = _Measure(metric, true, embed or {}, memory).score(
                     answer,
                     truth.block,
-                    {row: given for row, given in trivial.items() if given is not None},
+                    {
+                        row: given
+                        for row, all_ in trivial.items()
+                        if (given := [one for one in all_ if one is not None])
+                    },
                     _answer(metric, (ceiling or {}).get(name), columns),
                     seed=seed,
                     draws=draws,
@@ -191,7 +198,7 @@ class _Measure:
         self,
         predicted: np.ndarray,
         blocks: np.ndarray,
-        chance: Mapping[str, np.ndarray],
+        chance: Mapping[str, Sequence[np.ndarray]],
         ceiling: np.ndarray | None,
         *,
         seed: int,
@@ -208,7 +215,9 @@ class _Measure:
             one_of("chance row", row, ANSWERED_ROWS, metric.variant)
         values = self.values(predicted)
         shuffled, p = self.null(predicted, blocks, seed, draws)
-        rows = {"shuffled": shuffled} | {row: defined_mean(self.values(answer)) for row, answer in chance.items()}
+        rows = {"shuffled": shuffled}
+        for row, answers in chance.items():
+            rows[row] = float(np.mean([defined_mean(self.values(answer)) for answer in answers]))
         if metric.analytic is not None:
             rows["analytic"] = metric.analytic(self.truth)
         low, high = interval_of_mean(values, blocks, seed=seed, n=draws)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -116,6 +117,16 @@ def test_repeats_of_one_movie_are_averaged_and_counted() -> None:
     assert len(samples) == 30 and set(samples.repeats) == {2}
     assert samples.brain[3, 0, 0] == 8
     assert len(sample([first, second], Window(first_lag_s=0.0, average=False))) == 60
+
+
+def test_a_movie_that_starts_late_in_one_run_is_no_repeat_in_step_but_the_same_movie() -> None:
+    first, late = make_run("a", stimulus="m"), make_run("b", stimulus="m")
+    assert late.video is not None
+    late = replace(late, video=replace(late.video, start_s=10.0))
+    assert set(sample([first, late], Window(first_lag_s=0.0)).repeats) == {1}
+    split = make_split([{"run": "a", "stop_s": 30.0}], [{"run": "b", "start_s": 30.0}])  # movie 0-30 s and 20-50 s
+    with pytest.raises(LeakageError, match="same part of one movie in runs a and b"):
+        split.cut(recording(first, late))
 
 
 def test_a_function_is_mapped_over_one_run_at_a_time() -> None:

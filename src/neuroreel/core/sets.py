@@ -249,7 +249,7 @@ def sample(runs: Sequence[Run], window: Window, *, only_events: bool = False) ->
         checks.same_length(f"voxels of run {run.bold.run}", run.bold.space.size, f"run {first.run}", first.space.size)
     groups: dict[object, list[Run]] = {}
     for index, run in enumerate(runs):
-        whole = (run.stimulus, round(run.bold.start_s, 3), run.bold.n_trs)
+        whole = (run.stimulus, round(_movie_start_s(run), 3), run.bold.n_trs)
         groups.setdefault(whole if window.average and run.stimulus else index, []).append(run)
     parts: list[Samples] = []
     next_block = 0
@@ -314,10 +314,13 @@ def _onsets(run: Run, window: Window, clip_s: float, only_events: bool) -> list[
         return [(event.onset_s, event) for event in run.events]
     bold = run.bold
     step = window.step_s or clip_s
-    last = bold.stop_s if run.video is None else min(bold.stop_s, _video_stop(run.video))
-    count = max(0, int(np.floor((last - bold.start_s - clip_s) / step + 1 + _CLOSE)))
+    first, last = bold.start_s, bold.stop_s
+    if run.video is not None:
+        first = max(first, run.video.start_s)
+        last = min(last, run.video.start_s + run.video.shape[0] / run.video.fps)
+    count = max(0, int(np.floor((last - first - clip_s) / step + 1 + _CLOSE)))
     found = []
-    for onset in bold.start_s + step * np.arange(count):
+    for onset in first + step * np.arange(count):
         shown = [
             event for event in run.events if event.onset_s - _CLOSE <= onset < event.onset_s + event.duration_s - _CLOSE
         ]
@@ -326,10 +329,6 @@ def _onsets(run: Run, window: Window, clip_s: float, only_events: bool) -> list[
         if whole or not only_events:
             found.append((float(onset), event))
     return found
-
-
-def _video_stop(video: Video) -> float:
-    return video.start_s + video.shape[0] / video.fps
 
 
 def _clips(video: Video, onsets: np.ndarray, clip_s: float, window: Window) -> np.ndarray:
@@ -403,14 +402,26 @@ def _overlap_s(event: Event, bold: Bold) -> float:
     return min(event.onset_s + event.duration_s, bold.stop_s) - max(event.onset_s, bold.start_s)
 
 
+def _movie_start_s(run: Run) -> float:
+    """Return the time of a run's first volume since the start of its movie, which need not start with the clock."""
+    return run.bold.start_s - (run.video.start_s if run.video is not None else 0.0)
+
+
+def _apart_s(a: Run, b: Run, a_start_s: float, b_start_s: float) -> float:
+    """Return the time between two runs' volumes, negative where they overlap, from their starts on one clock."""
+    a_stop_s, b_stop_s = (start + run.bold.n_trs * run.bold.tr_s for start, run in ((a_start_s, a), (b_start_s, b)))
+    return max(b_start_s - a_stop_s, a_start_s - b_stop_s)
+
+
 def _refuse_overlap(split: Split, train: Sequence[Run], test: Sequence[Run]) -> None:
     """Raise LeakageError if a run lies on both sides within the gap, or one movie is shown on both."""
     near, shared = [], []
     for a, b in itertools.product(train, test):
-        apart = max(b.bold.start_s - a.bold.stop_s, a.bold.start_s - b.bold.stop_s)
-        if a.bold.run == b.bold.run and apart < split.gap_s - _CLOSE:
+        if a.bold.run == b.bold.run and _apart_s(a, b, a.bold.start_s, b.bold.start_s) < split.gap_s - _CLOSE:
             near.append(a.bold.run)
-        elif a.stimulus and a.video is not None and a.stimulus == b.stimulus and apart < -_CLOSE:
+            continue
+        same_movie = bool(a.stimulus) and a.video is not None and a.stimulus == b.stimulus
+        if same_movie and _apart_s(a, b, _movie_start_s(a), _movie_start_s(b)) < -_CLOSE:
             shared.append(f"{a.bold.run} and {b.bold.run}")
     if near:
         names = ", ".join(sorted(set(near)))

@@ -47,7 +47,7 @@ def haxby2001_study(folder: Path, **settings: Any) -> Study:
     files = tuple(folder / file for file in CARD.files)
     runs = tuple(RunSource("1", name, partial(_read, folder, name), files) for name in names)
     window = Window(
-        at="steps", clip_s=CARD.tr_s, first_lag_s=5.0, trs=1, only_events="both", blocks="events", average=False
+        at="steps", clip_s=CARD.tr_s, first_lag_s=2.5, trs=2, only_events="both", blocks="events", average=False
     )
     splits = leave_one_run_out(names)
     return Study(CARD.name, runs, window, splits, CARD.licence, CARD.citation, CARD.address)

@@ -124,7 +124,7 @@ def solve_sparse(
     jump_error : float
         Largest error of the log relevances, each weighted by its gain, at the end of a jump; 0 makes no jumps.
     batch : int, optional
-        Targets at a time; by default 8 on the CPU, 128 on CUDA.
+        Targets at a time; by default 4 on the CPU, 128 on CUDA.
     workers : int, optional
         Threads, each with its own batch; by default as many as torch uses, and 1 on CUDA.
     device : {"cpu", "cuda"}
@@ -151,7 +151,7 @@ def solve_sparse(
     there = device != "cuda" or torch.cuda.is_available()
     checks.require(there, "device", "must be one that torch can use", repr(device), error=ConfigError)
     on_cpu = device == "cpu"
-    batch = check_whole("batch", (8 if on_cpu else 128) if batch is None else batch, 1)
+    batch = check_whole("batch", (4 if on_cpu else 128) if batch is None else batch, 1)
     workers = check_whole("workers", (torch.get_num_threads() if on_cpu else 1) if workers is None else workers, 1)
     rules = _Rules(n_iter, prune, tolerance, min_iter, jump_error)
 
@@ -289,11 +289,11 @@ class _Batch:
         self.local = None if self.local is None else self.local[keep]
 
     def compact(self) -> None:
-        """Drop the features that every target has pruned, if they are a tenth or more."""
+        """Drop the features that every target has pruned, if they are a twentieth or more."""
         torch = self.torch
         alive = torch.isfinite(self.log_a) | (torch.isfinite(self.log_a_before) & self.jumped[:, None])
         width = max(1, int(alive.sum(1).max()))
-        if width > 0.9 * self.log_a.shape[1]:
+        if width > 0.95 * self.log_a.shape[1]:
             return
         order = torch.argsort((~alive).to(torch.int8), dim=1, stable=True)[:, :width]
         for name in ("index", "place", "log_a", "product", "log_a_before", "expected", "gain_before"):
@@ -345,8 +345,10 @@ class _Batch:
         self.step = torch.where(back, self.step_before, self.step)
         still = torch.where(alive, change.abs() * gain, 0.0).amax(1) < _FIRST_JUMP
         self.wait = torch.where(back & (self.level <= _SHORTEST), 4, (self.wait - 1).clamp_min(0))
-        longer = self.jumped & (missed < rules.jump_error / 6)
-        level = torch.where(back, self.level - 1, self.level + longer.to(self.level.dtype))
+        longer = (self.jumped & (missed < rules.jump_error / 6)).long() + (
+            self.jumped & (missed < rules.jump_error / 40)
+        )
+        level = torch.where(back, self.level - 1, self.level + longer)
         level = torch.where(~self.jumped & still, level.clamp_min(_SHORTEST), level)
         level = torch.where((level < _SHORTEST) | (self.wait > 0), 0, level) if rules.jump_error else level * 0
         left = (rules.n_iter - 1 - self.step).clamp_min(1)

@@ -84,19 +84,16 @@ class HmaxExtractor(Extractor):
         known_layers(self.config.layers, LAYERS)
         even = self.config.scales % 2 == 0
         checks.require(even, "scales", "must be even", self.config.scales, error=ConfigError)
-        smallest = self.c1_shapes[-1][1]
-        fits = len(self.config.patch_sizes) > 0 and all(1 <= side <= self.c1_shapes[0][1] for side in self._sides)
-        rule = f"must lie within 1..{self.c1_shapes[0][1]}, the C1 cells of a side"
-        checks.require(fits and smallest >= 1, "patch_sizes", rule, self.config.patch_sizes, error=ConfigError)
+        most = self.c1_shapes[0][1]
+        sides = self.config.patch_sizes
+        fits = len(sides) > 0 and all(1 <= side <= most for side in sides)
+        rule = f"must lie within 1..{most}, the C1 cells of a side"
+        checks.require(fits, "patch_sizes", rule, sides, error=ConfigError)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers, in the order of their units."""
         return self.config.layers
-
-    @property
-    def _sides(self) -> tuple[int, ...]:
-        return self.config.patch_sizes
 
     @cached_property
     def c1_shapes(self) -> list[tuple[int, int, int]]:
@@ -121,9 +118,9 @@ class HmaxExtractor(Extractor):
         """Take the S2 prototypes from C1 of training frames: a random frame, band and place each."""
         check_frames(frames)
         rng = generator(seed, "hmax", "prototypes")
-        sides = [self._sides[i % len(self._sides)] for i in range(self.config.patches)]
+        sides = [self.config.patch_sizes[i % len(self.config.patch_sizes)] for i in range(self.config.patches)]
         chosen = rng.integers(len(frames), size=self.config.patches)
-        found: dict[int, list[np.ndarray]] = {side: [] for side in self._sides}
+        found: dict[int, list[np.ndarray]] = {side: [] for side in self.config.patch_sizes}
         for frame in np.unique(chosen):
             maps = [band[0].numpy() for band in self._c1(self._s1(frames[frame : frame + 1]))]
             for patch in np.flatnonzero(chosen == frame):
@@ -142,7 +139,9 @@ class HmaxExtractor(Extractor):
     def restore(self, arrays: Mapping[str, np.ndarray]) -> Self:
         """Take back the prototypes."""
         axes = ("patches", "orientations", "height", "width")
-        sides = {side for side in self._sides if f"prototypes{side}" in arrays} or set(self._sides)
+        sides = {side for side in self.config.patch_sizes if f"prototypes{side}" in arrays} or set(
+            self.config.patch_sizes
+        )
         self.prototypes_ = {side: restore_array(arrays, f"prototypes{side}", axes, "hmax") for side in sorted(sides)}
         total = sum(len(patches) for patches in self.prototypes_.values())
         checks.same_length("hmax prototypes", total, "patches of the config", self.config.patches)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,55 +188,53 @@ class FeatureStream:
         checks.require(len(videos) > 0, "videos", "must be 1 or more", 0)
         checks.same_length("samplings", len(samplings), "videos", len(videos))
         self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = self.folder / ".scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
-            steps = [self._step(video) for video in videos]
-            n_basis = sum(-(-video.shape[0] // step) for video, step in zip(videos, steps, strict=True))
-            units = self.extractor.n_units
-            self._fits(n_basis, max(units.values()))
-            moments = {layer: _Moments(n) for layer, n in units.items()}
-            basis = {layer: Table(scratch / f"{_safe(layer)}.frames", (n_basis, n)) for layer, n in units.items()}
-            sampled, row = [], 0
-            for number, (video, sampling, step) in enumerate(zip(videos, samplings, steps, strict=True)):
-                run = _Sampler(self, video, sampling, scratch, f"run{number}", moments)
-                for start, values in run:
-                    taken = np.arange(-start % step, len(next(iter(values.values()))), step)
-                    for layer, table in basis.items():
-                        table.write(row, values[layer][taken])
-                    row += len(taken)
-                sampled.append(run)
-            self.bases_ = {layer: self._learn(layer, basis[layer], moments[layer]) for layer in units}
-            for table in basis.values():
-                table.close()
-            scores = [
-                {layer: self._project(layer, run, moments[layer].shift) for layer in units}
-                for run in sampled
-                if run.sampling is not None
-            ]
-            for run in sampled:
-                run.close()
-            self._save()
-            return scores
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        for stale in self.folder.glob(".scratch-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".scratch-", dir=self.folder) as scratch:
+            return self._fit(videos, samplings, Path(scratch))
+
+    def _fit(
+        self, videos: Sequence[Video], samplings: Sequence[csr_array | None], scratch: Path
+    ) -> list[dict[str, np.ndarray]]:
+        steps = [self._step(video) for video in videos]
+        n_basis = sum(-(-video.shape[0] // step) for video, step in zip(videos, steps, strict=True))
+        units = self.extractor.n_units
+        self._fits(n_basis, max(units.values()))
+        moments = {layer: _Moments(n) for layer, n in units.items()}
+        basis = {layer: Table(scratch / f"{_safe(layer)}.frames", (n_basis, n)) for layer, n in units.items()}
+        sampled, row = [], 0
+        for number, (video, sampling, step) in enumerate(zip(videos, samplings, steps, strict=True)):
+            run = _Sampler(self, video, sampling, scratch, f"run{number}", moments)
+            for start, values in run:
+                taken = np.arange(-start % step, len(next(iter(values.values()))), step)
+                for layer, table in basis.items():
+                    table.write(row, values[layer][taken])
+                row += len(taken)
+            sampled.append(run)
+        self.bases_ = {layer: self._learn(layer, basis[layer], moments[layer]) for layer in units}
+        for table in basis.values():
+            table.close()
+        scores = [
+            {layer: self._project(layer, run, moments[layer].shift) for layer in units}
+            for run in sampled
+            if run.sampling is not None
+        ]
+        for run in sampled:
+            run.close()
+        self._save()
+        return scores
 
     def transform(self, video: Video, sampling: csr_array) -> dict[str, np.ndarray]:
         """Return the scores of another movie at its volumes, (volumes, components) float32 by layer."""
         checks.require(bool(self.bases_), "stream", "must be fitted before it transforms", "no fit")
-        scratch = self.folder / ".scratch"
-        scratch.mkdir(exist_ok=True)
-        try:
+        with tempfile.TemporaryDirectory(prefix=".scratch-", dir=self.folder) as scratch:
             fixed = {layer: _Moments(len(basis.mean), basis.mean) for layer, basis in self.bases_.items()}
-            run = _Sampler(self, video, sampling, scratch, "run", fixed)
+            run = _Sampler(self, video, sampling, Path(scratch), "run", fixed)
             for _ in run:
                 pass
             scores = {layer: self._project(layer, run, fixed[layer].shift) for layer in self.bases_}
             run.close()
             return scores
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def units(self, layer: str, scores: np.ndarray) -> np.ndarray:
         """Return the features that scores (n, components) stand for, (n, units) float32: the inverse of the basis.

@@ -84,6 +84,9 @@ class HmaxExtractor(Extractor):
         known_layers(self.config.layers, LAYERS)
         even = self.config.scales % 2 == 0
         checks.require(even, "scales", "must be even", self.config.scales, error=ConfigError)
+        fits = self.c1_shapes[-1][1] >= 1
+        rule = f"must be fewer for size {self.config.size}: the largest cells don't fit"
+        checks.require(fits, "scales", rule, self.config.scales, error=ConfigError)
         most = self.c1_shapes[0][1]
         sides = self.config.patch_sizes
         fits = len(sides) > 0 and all(1 <= side <= most for side in sides)

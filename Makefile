@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: test test-all lint install clean
+.PHONY: demo test test-all lint bench install clean
+
+demo: install
+	$(BIN)/neuroreel demo demo
 
 install: $(VENV)/.installed
 
@@ -25,5 +28,10 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -m ''
 
+# what is measured against peers, each printing one JSON object as its last line
+bench: install
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script --json; done
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist demo

@@ -35,16 +35,22 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", help="A setting, key=value; may be repeated.")]
 
 
-@app.callback()
-def _main(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from neuroreel import __version__
 
         typer.echo(f"neuroreel {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hold the options that all commands share; `main` looks for `--debug` itself."""
 
 
 @app.command()
@@ -260,7 +266,7 @@ def _progress(as_json: bool) -> Iterator[Callable[[str], None]]:
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=as_json) as bar:
+    with Progress(*columns, console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda text: bar.update(task, description=text)
 

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuroreel.cli import main
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Return a function that runs the command line and returns exit code, standard output and standard error."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["neuroreel", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+            sys.exit(0)
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a TOML file that describes two runs of arrays: pictures, and voxels that see them 4 s late."""
+    folder = tmp_path_factory.mktemp("arrays")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, size=(80, 6, 6, 3), dtype=np.uint8)
+    bold = np.zeros((80, 20), dtype=np.float32)
+    bold[2:] = (frames.reshape(80, -1) / 255.0 @ rng.normal(size=(108, 20)))[:-2]
+    bold += rng.normal(size=bold.shape)
+    np.savez(folder / "mine.npz", bold=bold, frames=frames, runs=np.repeat(["a", "b"], 40))
+    text = 'name = "mine"\nfile = "mine.npz"\nbold = "bold"\nframes = "frames"\nruns = "runs"\ntr_s = 2.0\n'
+    (folder / "mine.toml").write_text(text)
+    return folder / "mine.toml"
+
+
+def test_the_whole_road_runs_from_the_command_line(call: Call, arrays: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "mine.zarr", tmp_path / "run"
+    code, out, err = call("prepare", arrays, store)
+    assert code == 0 and str(store) in out, err
+    code, _, err = call(
+        "fit", store, run, "--system", "mean-frame", "--system", "ridge-latents", "--split", "leave-out-b"
+    )
+    assert code == 0, err
+    code, out, _ = call("reconstruct", run, "--json")
+    assert json.loads(out.splitlines()[-1])["clips"]["ridge-latents"][1:] == [1, 6, 6, 3]
+    code, out, _ = call("evaluate", run, "--json")
+    scores = json.loads(out.splitlines()[-1])["mine"]
+    assert set(scores) == {"mean-frame", "ridge-latents"}
+    keys = {"value", "chance", "ceiling", "normalised", "low", "high", "p"}
+    assert keys <= set(scores["ridge-latents"]["identification:pairwise"])
+    code, out, _ = call("evaluate", run)
+    assert code == 0 and "identification:pairwise" in out
+    code, out, _ = call("report", run)
+    assert code == 0 and (run / "report" / "index.html").is_file()
+
+
+def test_settings_go_to_the_run_or_to_one_system(call: Call, arrays: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "mine.zarr", tmp_path / "run"
+    call("prepare", arrays, store)
+    own = ("--split", "leave-out-b", "-s", "window.trs=2", "-s", "ridge-latents:components=5")
+    code, _, err = call("fit", store, run, "--system", "ridge-latents", *own)
+    assert code == 0, err
+    saved = json.loads((run / "systems" / "ridge-latents" / "model" / "config.json").read_text())
+    assert saved["components"] == 5
+    code, _, err = call("fit", store, run, "--system", "mean-frame", "-s", "ridge-latents:components=5")
+    assert code == 1 and "a system's setting must be for one that is fitted (mean-frame), got ridge-latents" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("prepare", "nothing", "x.zarr"), "source must be a TOML file, a BIDS folder"),
+        (("fit", "nothing.zarr", "run", "--system", "mean-frame"), "store must be"),
+        (("fit", "nothing.zarr", "run", "--system", "ridge"), "system must be one of"),
+        (("evaluate", "nothing"), "run must be a folder that `neuroreel fit` wrote, got no run.json"),
+        (("datasets", "info", "nothing"), "must be one of haxby2001-slice, szinte2024"),
+        (("simulate", "out", "-s", "noise=3"), "config key must be one of blind, ceilings, "),
+        (("simulate", "out", "--minutes", "-1"), "minutes is wrong: input should be greater than 0, got -1"),
+    ],
+)
+def test_a_user_error_is_one_sentence_and_exit_1(
+    call: Call, words: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*words)
+    assert code == 1 and out == ""
+    assert len(err.splitlines()) == 1 and err.startswith("neuroreel: ") and sentence in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from neuroreel.core.errors import StoreError
+
+    monkeypatch.setattr(sys, "argv", ["neuroreel", "--debug", "evaluate", str(tmp_path)])
+    with pytest.raises(StoreError):
+        main()
+
+
+def test_wrong_usage_is_exit_2(call: Call) -> None:
+    assert call("prepare")[0] == 2
+    assert call("dream")[0] == 2
+
+
+def test_the_module_is_the_same_program_and_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['neuroreel', '--help']\n"
+        "import runpy, atexit\n"
+        "heavy = {'torch', 'scipy', 'sklearn', 'nilearn', 'pandas', 'zarr', 'matplotlib', 'diffusers'}\n"
+        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
+        "runpy.run_module('neuroreel', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Reconstruct what people see" in done.stdout
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_cards_are_listed_and_shown(call: Call) -> None:
+    code, out, _ = call("datasets", "list", "--json")
+    assert code == 0 and "szinte2024" in [card["name"] for card in json.loads(out)]
+    code, out, _ = call("datasets", "info", "szinte2024")
+    assert code == 0 and "MIT" in out and "8d879d35" not in out
+    code, out, _ = call("--version")
+    assert code == 0 and out.startswith("neuroreel 0.")

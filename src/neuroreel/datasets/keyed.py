@@ -67,13 +67,13 @@ def read(where: Place) -> np.ndarray:
     """
     checks.require(where.file.is_file(), "file", "must exist", repr(where.file.name), where.file)
     suffix = where.file.suffix.lower()
-    with _whole(where.file):
+    with whole(where.file):
         if suffix == NUMPY:
             return np.asarray(np.load(where.file, allow_pickle=False))
         if suffix == ARCHIVE:
             with np.load(where.file, allow_pickle=False) as held:
                 return np.asarray(held[_known(where, held.files)])
-        if suffix == MATLAB and not _is_hdf5(where.file):
+        if suffix == MATLAB and not is_hdf5(where.file):
             return _read_matlab(where)
         return _read_hdf5(where, matlab=suffix == MATLAB)
 
@@ -89,7 +89,8 @@ def texts(array: np.ndarray, name: str, source: object) -> list[str]:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[None]:
+def whole(file: Path) -> Iterator[None]:
+    """Turn what reading a broken file raises into a DataError."""
     try:
         yield
     except _BROKEN as error:
@@ -103,7 +104,8 @@ def _known(where: Place, keys: Sequence[str]) -> str:
     return where.key
 
 
-def _is_hdf5(file: Path) -> bool:
+def is_hdf5(file: Path) -> bool:
+    """Tell whether a file is HDF5, as MATLAB's v7.3 is."""
     import h5py
 
     return bool(h5py.is_hdf5(file))
@@ -112,7 +114,7 @@ def _is_hdf5(file: Path) -> bool:
 def _read_matlab(where: Place) -> np.ndarray:
     from scipy import io
 
-    _require_all_elements(where.file)
+    require_all_elements(where.file)
     try:
         keys = [name for name, _, _ in io.whosmat(where.file)]
         value = io.loadmat(where.file, variable_names=[_known(where, keys)])[where.key]
@@ -126,7 +128,7 @@ def _read_matlab(where: Place) -> np.ndarray:
     return np.asarray(value)
 
 
-def _require_all_elements(file: Path) -> None:
+def require_all_elements(file: Path) -> None:
     """Raise ValueError if a MATLAB v5 file ends within one of its variables, which scipy passes over in silence.
 
     Each variable says its length (MAT-File Format, "Data Element Format").

@@ -26,9 +26,10 @@ def prepare(
 
     Parameters
     ----------
-    source : name of a study in `datasets.STUDIES`, a TOML file about arrays, or a BIDS-derivatives folder.
+    source : name of a study in `datasets.STUDIES`, a TOML file about arrays, a BIDS-derivatives folder, or a BData file
+        of trials (`Subject1.h5`).
     target : the store, by custom `*.zarr`.
-    settings : `key=value` settings of the source: a study's own, keys of the TOML, or a `BidsChoice`.
+    settings : `key=value` settings of the source: a study's own, keys of the TOML, a `BidsChoice` or a `TrialsConfig`.
     cache_frames : keep decoded frames in the store.
     progress : function of (runs done, runs in all, what is going on).
 
@@ -46,7 +47,7 @@ def find_study(source: str | Path, settings: Sequence[str] = ()) -> Study:
     Raises
     ------
     ConfigError
-        If the source is neither a name of a study, nor a TOML file, nor a folder; the names are listed.
+        If the source is neither a name of a study, nor a TOML or BData file, nor a folder; the names are listed.
     """
     path = Path(source)
     if str(source) in STUDIES:
@@ -57,7 +58,11 @@ def find_study(source: str | Path, settings: Sequence[str] = ()) -> Study:
         from neuroreel.datasets.bids import bids_study
 
         return bids_study(path, **_nested(settings))
-    rule = f"must be a TOML file, a BIDS folder or one of {', '.join(sorted(STUDIES))}"
+    if path.is_file() and path.suffix.lower() in (".h5", ".hdf5", ".mat"):
+        from neuroreel.datasets.trials import trials_study
+
+        return trials_study(path, settings)
+    rule = f"must be a TOML file, a BIDS folder or one of {', '.join(sorted(STUDIES))}, or a BData file"
     checks.require(path.is_file() and path.suffix == ".toml", "source", rule, repr(str(source)), error=ConfigError)
     from neuroreel.datasets.arrays import arrays_study
 

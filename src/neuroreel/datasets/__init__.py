@@ -8,6 +8,7 @@ for.
 from __future__ import annotations
 
 STUDIES: dict[str, str] = {
+    "cc2017": "neuroreel.datasets.cc2017:CARD:cc2017_study",
     "haxby2001-slice": "neuroreel.datasets.haxby2001:CARD:haxby2001_study",
     "szinte2024": "neuroreel.datasets.szinte2024:CARD:szinte2024_study",
 }

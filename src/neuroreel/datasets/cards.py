@@ -37,6 +37,7 @@ class Card:
     subjects, runs, trs, voxels : how many; `trs` in each run, `voxels` of each subject before any are left out.
     tr_s : seconds per volume.
     notes : what a user has to know.
+    by_hand : the files can't be fetched one by one; the user downloads them and says where they are.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Card:
     voxels: int
     tr_s: float
     notes: str = ""
+    by_hand: bool = False
 
 
 def known(name: str) -> tuple[Card, Callable[..., Study]]:
@@ -74,6 +76,9 @@ def fetch(card: Card, progress: Callable[[int, int, str], None] | None = None) -
         In one sentence, if the address can't be reached or a file has another checksum.
     """
     own = own_folder(card)
+    if card.by_hand:
+        rule = f"must be downloaded by hand from {card.address} and named, folder=PATH or {ENVIRONMENT}/{card.folder}"
+        checks.require(own is not None, f"data set {card.name}", rule, "no folder", error=FetchError)
     folder = own or cache_folder(card)
     for number, (file, checksum) in enumerate(card.files.items()):
         if progress is not None:
@@ -106,9 +111,14 @@ def cache_folder(card: Card) -> Path:
 
 
 def study(name: str, settings: Mapping[str, Any] | None = None) -> Study:
-    """Return a data set by name, its files fetched if they have to be and not yet read."""
+    """Return a data set by name, its files fetched if they have to be and not yet read.
+
+    The setting `folder` says where the files of a data set lie that is downloaded by hand.
+    """
     card, read = known(name)
-    return read(fetch(card), **dict(settings or {}))
+    chosen = dict(settings or {})
+    folder = Path(str(chosen.pop("folder"))) if card.by_hand and "folder" in chosen else fetch(card)
+    return read(folder, **chosen)
 
 
 def read_settings(name: str, settings: Mapping[str, Any], allowed: Mapping[str, type]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def write_state(file: Path, module: nn.Module, *, half: bool = False) -> str:
         kept = {key: value.half() if value.is_floating_point() else value for key, value in kept.items()}
     with atomic(file) as partial:
         save_file(kept, partial)
+        partial.chmod(0o644)
     return sha256(file)
 
 

@@ -8,8 +8,9 @@ nothing is opened with its own key); the late ones follow the meaning of what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,8 +19,11 @@ from neuroreel.core.seeds import generator
 from neuroreel.core.types import Video
 from neuroreel.simulate.backgrounds import BACKGROUNDS
 from neuroreel.simulate.categories import CATEGORIES, GROUP_OF, GROUPS
-from neuroreel.simulate.cortex import AREAS, FIELD_DEG, Cortex
+from neuroreel.simulate.cortex import FIELD_DEG, Cortex
 from neuroreel.simulate.movies import Movie
+
+if TYPE_CHECKING:
+    import torch
 
 RATE_HZ = 4.0
 """How often a neural response is computed."""
@@ -29,7 +33,8 @@ SEEN = 64  # side in pixels at which movies are looked at
 ORIENTATIONS, WAVELENGTHS_PX, DIRECTIONS = 4, (5.0, 10.0), 8
 STAGES = ((5, 24), (3, 48), (3, 96))  # kernel and channels of the random network's stages, each of which halves the map
 ATTRIBUTES = 16
-TUNED_CHANNELS = 6  # channels that a vertex mixes in each of its parts
+TUNED_CHANNELS = 6  # channels of a stage that a vertex mixes
+ORIENTATION_WIDTH, DIRECTION_WIDTH = 1.5, 2.0  # concentrations of the von Mises tuning curves
 
 # shares of the variance from: energy and colour, motion, stage 1, 2, 3 of the network, meaning
 MIXTURE: Mapping[str, tuple[float, float, float, float, float, float]] = {
@@ -51,7 +56,7 @@ class Maps:
 
     Attributes
     ----------
-    parts : feature maps (times, channels, GRID, GRID) float32, one for each part of `MIXTURE` but meaning.
+    parts : feature maps (times, channels, side, side) float32, one for each part of `MIXTURE` but meaning.
     meaning : (times, attributes) float32.
     """
 
@@ -59,33 +64,19 @@ class Maps:
     meaning: np.ndarray
 
 
-class Neurons:
-    """The vertices of one subject, with the tuning of each; call `respond` with the maps of a movie."""
+@dataclass(frozen=True)
+class Moments:
+    """What responses are scaled by: taken from one movie and kept for all others.
 
-    def __init__(self, cortex: Cortex, *, seed: int = 0) -> None:
-        rng = generator(seed, "neurons", cortex.subject)
-        self.cortex = cortex
-        self.fields = _receptive_fields(cortex)
-        counts = _channel_counts()
-        self.tuning = [_sparse_tuning(len(cortex.area), count, rng) for count in counts]
-        self.meaning = _semantic_tuning(cortex, rng)
-        self.shares = np.array([MIXTURE.get(str(name), (0.0,) * 6) for name in cortex.area])
+    Attributes
+    ----------
+    channels : for each feature map of `Maps`, the SD of its channels.
+    means, sds : for each part, those of the vertices that it drives.
+    """
 
-    def respond(self, maps: Maps, moments: list[tuple[np.ndarray, np.ndarray]] | None = None) -> Responses:
-        """Return the responses (times, voxels): each part z-scored, mixed by the area's shares; blind vertices are 0.
-
-        Parameters
-        ----------
-        moments : means and SDs of the parts, those of the first movie for all later ones; None to take this movie's.
-        """
-        parts = [_pool(part, self.fields, tuning) for part, tuning in zip(maps.parts, self.tuning, strict=True)]
-        parts.append(maps.meaning @ self.meaning.T)
-        if moments is None:
-            moments = [(part.mean(0), np.maximum(part.std(0), 1e-6)) for part in parts]
-        total = np.zeros_like(parts[0])
-        for part, (mean, sd), share in zip(parts, moments, self.shares.T, strict=True):
-            total += np.sqrt(share).astype(np.float32) * ((part - mean) / sd)
-        return Responses(total, moments)
+    channels: tuple[np.ndarray, ...]
+    means: tuple[np.ndarray, ...]
+    sds: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,60 @@ class Responses:
     """Responses (times, voxels) float32 at `RATE_HZ`, and the moments that scaled them."""
 
     values: np.ndarray
-    moments: list[tuple[np.ndarray, np.ndarray]]
+    moments: Moments
+
+
+class Neurons:
+    """The vertices of one subject, with the tuning of each; call `respond` with the maps of a movie.
+
+    Parameters
+    ----------
+    cortex : the vertices.
+    seed : of the tuning.
+
+    Attributes
+    ----------
+    orientation_deg : (voxels,) preferred orientation of the contour, 0 is horizontal, 90 upright.
+    direction_deg : (voxels,) preferred direction of motion, 0 is right, 90 up.
+    shares : (voxels, parts) how much of a vertex's variance comes from each part; 0 for blind ones.
+    """
+
+    def __init__(self, cortex: Cortex, *, seed: int = 0) -> None:
+        rng = generator(seed, "neurons", cortex.subject)
+        self.cortex = cortex
+        voxels = len(cortex.area)
+        self.orientation_deg = rng.uniform(0, 180, size=voxels)
+        self.direction_deg = rng.uniform(0, 360, size=voxels)
+        self.shares = np.array([MIXTURE.get(str(name), (0.0,) * 6) for name in cortex.area])
+        self._tuning = [
+            _early_tuning(self.orientation_deg, rng),
+            _direction_tuning(self.direction_deg),
+            *(_sparse_tuning(voxels, channels, rng) for _, channels in STAGES),
+        ]
+        self._meaning = _semantic_tuning(cortex, rng)
+
+    def respond(self, maps: Maps, moments: Moments | None = None) -> Responses:
+        """Return the responses (times, voxels): each part z-scored, mixed by the area's shares; blind vertices are 0.
+
+        Parameters
+        ----------
+        moments : those of the first movie, for all later ones; None to take this movie's.
+        """
+        driven = [np.flatnonzero(share > 0) for share in self.shares.T]
+        scales = tuple(_channel_sd(part) for part in maps.parts) if moments is None else moments.channels
+        parts = [
+            _pool(part, receptive_fields(self.cortex, part.shape[-1])[rows], tuning[rows] / sd)
+            for part, tuning, rows, sd in zip(maps.parts, self._tuning, driven, scales, strict=False)
+        ]
+        parts.append(maps.meaning @ self._meaning[driven[-1]].T)
+        if moments is None:
+            means, sds = tuple(part.mean(0) for part in parts), tuple(np.maximum(part.std(0), 1e-6) for part in parts)
+            moments = Moments(scales, means, sds)
+        total = np.zeros((len(maps.meaning), len(self.shares)), dtype=np.float32)
+        for number, (part, rows) in enumerate(zip(parts, driven, strict=True)):
+            weight = np.sqrt(self.shares[rows, number]) / moments.sds[number]
+            total[:, rows] += ((part - moments.means[number]) * weight).astype(np.float32)
+        return Responses(total, moments)
 
 
 def look_at(video: Video, movie: Movie, *, batch: int = 256, progress: Callable[[int], None] | None = None) -> Maps:
@@ -109,20 +153,16 @@ def look_at(video: Video, movie: Movie, *, batch: int = 256, progress: Callable[
     count = int(np.floor(video.shape[0] / video.fps * RATE_HZ + 1e-6))
     numbers = np.minimum(np.floor(np.arange(count) / RATE_HZ * video.fps + 1e-6).astype(int), video.shape[0] - 1)
     network = RandomNetwork()
-    early, motion, stages = [], [], [[] for _ in STAGES]  # type: tuple[list, list, list[list]]
+    kept: list[tuple[np.ndarray, ...]] = []
     for start in range(0, count, batch):
         wanted = numbers[start : start + batch]
         first = max(0, int(wanted[0]) - 1)
-        frames = _seen(video.frames(first, int(wanted[-1]) + 1))
-        now, before = frames[wanted - first], frames[np.maximum(wanted - 1, 0) - first]
-        early.append(energy_and_colour(now))
-        motion.append(motion_energy(now, before))
-        for kept, stage in zip(stages, network(now), strict=True):
-            kept.append(stage)
+        frames = video.frames(first, int(wanted[-1]) + 1)
+        now, before = _seen(frames[wanted - first]), _seen(frames[np.maximum(wanted - 1, 0) - first])
+        kept.append((energy_and_colour(now), motion_energy(now, before), *network(now)))
         if progress is not None:
             progress(min(start + batch, count))
-    parts = [np.concatenate(kept) for kept in (early, motion, *stages)]
-    return Maps(tuple(parts), meaning_of(movie, numbers))
+    return Maps(tuple(np.concatenate(part) for part in zip(*kept, strict=True)), meaning_of(movie, numbers))
 
 
 def _seen(frames: np.ndarray) -> np.ndarray:
@@ -135,41 +175,51 @@ def _seen(frames: np.ndarray) -> np.ndarray:
 def energy_and_colour(frames: np.ndarray) -> np.ndarray:
     """Return oriented contrast energy at two scales, luminance and two colour axes, (n, channels, GRID, GRID).
 
-    Contrast energy is the length of a quadrature pair of Gabor filters. Source: Adelson & Bergen 1985.
+    Contrast energy is the length of a quadrature pair of Gabor filters, taken at every second pixel. Channels go scale
+    by scale, and within a scale by the orientation of the contour: 0, 45, 90 and 135 degrees, anticlockwise from
+    horizontal. Source: Adelson & Bergen 1985, JOSA A 2(2).
     """
-    filters = [
-        (_gabor(wavelength, np.pi * k / ORIENTATIONS, 0.0), _gabor(wavelength, np.pi * k / ORIENTATIONS, np.pi / 2))
-        for wavelength in WAVELENGTHS_PX
-        for k in range(ORIENTATIONS)
-    ]
-    out = np.empty((len(frames), len(filters) + 3, GRID, GRID), dtype=np.float32)
-    for row, frame in enumerate(frames):
-        grey = frame.mean(axis=2)
-        for channel, (even, odd) in enumerate(filters):
-            energy = np.hypot(cv2.filter2D(grey, -1, even), cv2.filter2D(grey, -1, odd))
-            out[row, channel] = _shrink(energy)
-        colours = (grey, frame[..., 0] - frame[..., 1], frame[..., 2] - (frame[..., 0] + frame[..., 1]) / 2)
-        for channel, plane in enumerate(colours):
-            out[row, len(filters) + channel] = _shrink(plane)
-    return out
+    import torch
+    from torch.nn.functional import conv2d, pad
+
+    grey = frames.mean(axis=3)
+    colours = (grey, frames[..., 0] - frames[..., 1], frames[..., 2] - (frames[..., 0] + frames[..., 1]) / 2)
+    parts = []
+    for wavelength in WAVELENGTHS_PX:
+        # a wave that runs along `across` draws contours at a right angle to it; rows of a picture go down
+        across = [np.pi / 2 - np.pi * k / ORIENTATIONS for k in range(ORIENTATIONS)]
+        pairs = [_gabor(wavelength, angle, phase) for phase in (0.0, np.pi / 2) for angle in across]
+        half = pairs[0].shape[0] // 2
+        with torch.inference_mode():
+            padded = pad(torch.from_numpy(grey[:, None]), (half,) * 4, mode="reflect")
+            found = conv2d(padded, torch.from_numpy(np.stack(pairs)[:, None]), stride=2)
+            parts.append(_shrink(torch.hypot(found[:, :ORIENTATIONS], found[:, ORIENTATIONS:])))
+    parts.append(_shrink(torch.from_numpy(np.stack(colours, axis=1))))
+    return np.concatenate(parts, axis=1)
 
 
 def motion_energy(now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Return the energy of motion in eight directions, (n, DIRECTIONS, GRID, GRID).
+    """Return the energy of motion in eight directions, (n, DIRECTIONS, GRID, GRID): right, then anticlockwise.
 
     From the products of the change in time with the gradient in space, which for a moving pattern has the sign of the
-    motion along the gradient (Hassenstein & Reichardt 1956), half-wave rectified, and pooled.
+    motion along the gradient (Hassenstein & Reichardt 1956), at half the resolution, half-wave rectified, and pooled.
     """
-    out = np.empty((len(now), DIRECTIONS, GRID, GRID), dtype=np.float32)
-    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
-    for row, (frame, last) in enumerate(zip(now, before, strict=True)):
-        grey, old = (cv2.GaussianBlur(image.mean(axis=2), (0, 0), 1.0) for image in (frame, last))
-        change, mean = grey - old, (grey + old) / 2
-        right, down = cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)
-        for channel, angle in enumerate(angles):
-            along = -change * (np.cos(angle) * right - np.sin(angle) * down)  # angle 0 is right, 90 degrees up
-            out[row, channel] = np.sqrt(_shrink(np.maximum(along, 0)))
-    return out
+    import torch
+    from torch.nn.functional import avg_pool2d, conv2d, pad
+
+    blur, slope = np.outer([1.0, 2.0, 1.0], [1.0, 2.0, 1.0]) / 16, np.outer([1.0, 2.0, 1.0], [-1.0, 0.0, 1.0])
+    with torch.inference_mode():
+        pair = avg_pool2d(torch.from_numpy(np.concatenate([now, before]).mean(axis=3)[:, None]), 2)
+        pair = conv2d(pad(pair, (1,) * 4, mode="reflect"), torch.from_numpy(blur).float()[None, None])
+        grey, old = pair[: len(now)], pair[len(now) :]
+        slopes = torch.from_numpy(np.stack([slope, slope.T])).float()[:, None]
+        gradient = conv2d(pad((grey + old) / 2, (1,) * 4, mode="reflect"), slopes)
+        along = -(grey - old) * gradient  # (n, right and down, SEEN / 2, SEEN / 2)
+        out = np.empty((len(now), DIRECTIONS, GRID, GRID), dtype=np.float32)
+        for channel, angle in enumerate(2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS):
+            part = float(np.cos(angle)) * along[:, :1] - float(np.sin(angle)) * along[:, 1:]
+            out[:, channel : channel + 1] = _shrink(part.clamp_min(0))
+    return np.sqrt(out)
 
 
 class RandomNetwork:
@@ -187,9 +237,9 @@ class RandomNetwork:
             channels = out
 
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Return the maps of each stage, (n, channels, GRID, GRID), for frames (n, SEEN, SEEN, 3)."""
+        """Return the maps of each stage, (n, channels, side, side), for frames (n, SEEN, SEEN, 3)."""
         import torch
-        from torch.nn.functional import adaptive_avg_pool2d, conv2d, interpolate, relu
+        from torch.nn.functional import conv2d, relu
 
         x = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))) - 0.5
         maps = []
@@ -197,9 +247,7 @@ class RandomNetwork:
             for weights in self.filters:
                 x = relu(conv2d(x, torch.from_numpy(weights), stride=2, padding=weights.shape[-1] // 2))
                 x = x / (0.1 + x.pow(2).mean(dim=1, keepdim=True).sqrt())
-                side = x.shape[-1]
-                shown = adaptive_avg_pool2d(x, GRID) if side >= GRID else interpolate(x, (GRID, GRID), mode="bilinear")
-                maps.append(shown.numpy())
+                maps.append(_shrink(x))
         return maps
 
 
@@ -223,10 +271,6 @@ def category_codes() -> np.ndarray:
     return np.concatenate([groups, 0.7 * shared], axis=1)
 
 
-def _channel_counts() -> list[int]:
-    return [ORIENTATIONS * len(WAVELENGTHS_PX) + 3, DIRECTIONS, *(channels for _, channels in STAGES)]
-
-
 def _gabor(wavelength_px: float, angle: float, phase: float) -> np.ndarray:
     """Return a zero-mean Gabor filter of unit length."""
     half = round(wavelength_px)
@@ -239,27 +283,53 @@ def _gabor(wavelength_px: float, angle: float, phase: float) -> np.ndarray:
     return (kernel / np.linalg.norm(kernel)).astype(np.float32)
 
 
-def _shrink(plane: np.ndarray) -> np.ndarray:
-    return cv2.resize(plane, (GRID, GRID), interpolation=cv2.INTER_AREA)
+def _shrink(planes: torch.Tensor) -> np.ndarray:
+    """Return planes (n, channels, side, side) averaged down to GRID x GRID, or as they are where they are smaller."""
+    from torch.nn.functional import avg_pool2d
+
+    step = planes.shape[-1] // GRID
+    return np.ascontiguousarray((avg_pool2d(planes, step) if step > 1 else planes).numpy())
 
 
-def _receptive_fields(cortex: Cortex) -> np.ndarray:
-    """Return the weight of every cell of the grid in every vertex's receptive field, (voxels, GRID * GRID), sum 1."""
-    centres = (np.arange(GRID) + 0.5) / GRID * 2 * FIELD_DEG - FIELD_DEG
+def receptive_fields(cortex: Cortex, side: int = GRID) -> np.ndarray:
+    """Return the weight of every cell of a grid in every vertex's receptive field, (voxels, side * side), sum 1."""
+    centres = (np.arange(side) + 0.5) / side * 2 * FIELD_DEG - FIELD_DEG
     right, up = np.meshgrid(centres, -centres)
     seeing = ~np.isnan(cortex.sd)
     x, y, sd = (np.where(seeing, each, 1.0)[:, None] for each in (cortex.x, cortex.y, cortex.sd))
-    cell = 2 * FIELD_DEG / GRID / np.sqrt(12)  # a cell's own extent, so that small fields don't fall between cells
+    cell = 2 * FIELD_DEG / side / np.sqrt(12)  # a cell's own extent, so that small fields don't fall between cells
     fields = np.exp(-((right.ravel() - x) ** 2 + (up.ravel() - y) ** 2) / (2 * (sd**2 + cell**2)))
     return (fields / fields.sum(1, keepdims=True)).astype(np.float32)
 
 
+def _early_tuning(orientation_deg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return weights (voxels, channels): contours of one orientation at either scale, and light and colours."""
+    voxels = len(orientation_deg)
+    channels = np.arange(ORIENTATIONS) * 180 / ORIENTATIONS
+    curve = _von_mises(2 * (channels - orientation_deg[:, None]), ORIENTATION_WIDTH)
+    energy = [rng.exponential(size=(voxels, 1)) * curve for _ in WAVELENGTHS_PX]
+    colours = rng.normal(size=(voxels, 3)) * (1.0, 0.6, 0.6)
+    return np.concatenate([*energy, colours], axis=1).astype(np.float32)
+
+
+def _direction_tuning(direction_deg: np.ndarray) -> np.ndarray:
+    """Return weights (voxels, DIRECTIONS): one direction excites, the opposite one inhibits a little."""
+    channels = np.arange(DIRECTIONS) * 360 / DIRECTIONS
+    curve = _von_mises(channels - direction_deg[:, None], DIRECTION_WIDTH)
+    opposite = _von_mises(channels - direction_deg[:, None] - 180, DIRECTION_WIDTH)
+    return (curve - 0.3 * opposite).astype(np.float32)
+
+
+def _von_mises(angle_deg: np.ndarray, width: float) -> np.ndarray:
+    return np.asarray(np.exp(width * (np.cos(np.radians(angle_deg)) - 1)))
+
+
 def _sparse_tuning(voxels: int, channels: int, rng: np.random.Generator) -> np.ndarray:
     """Return weights (voxels, channels) with a few channels for each vertex, of both signs."""
+    chosen = rng.random((voxels, channels)).argsort(axis=1)[:, :TUNED_CHANNELS]
+    strength = rng.exponential(size=chosen.shape) * rng.choice([1.0, -0.5], size=chosen.shape)
     weights = np.zeros((voxels, channels), dtype=np.float32)
-    for row in weights:
-        chosen = rng.choice(channels, size=min(TUNED_CHANNELS, channels), replace=False)
-        row[chosen] = rng.exponential(size=len(chosen)) * rng.choice([1.0, -0.5], size=len(chosen))
+    np.put_along_axis(weights, chosen, strength.astype(np.float32), axis=1)
     return weights
 
 
@@ -278,18 +348,18 @@ def _semantic_tuning(cortex: Cortex, rng: np.random.Generator) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def _pool(maps: np.ndarray, fields: np.ndarray, tuning: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Return maps (times, channels, GRID, GRID) pooled under the fields and mixed by the tuning, (times, voxels)."""
-    out = np.empty((len(maps), len(fields)), dtype=np.float32)
-    flat = maps.reshape(len(maps), maps.shape[1], -1)
-    for start in range(0, len(maps), batch):
-        pooled = flat[start : start + batch] @ fields.T  # (times, channels, voxels)
-        out[start : start + batch] = np.einsum("tcv,vc->tv", pooled, tuning)
-    return out
+def _channel_sd(maps: np.ndarray) -> np.ndarray:
+    """Return the SD of every channel over times and places, (channels,)."""
+    squares = np.einsum("tcij,tcij->c", maps, maps, dtype=np.float64) / (maps[:, 0].size)
+    variance = squares - maps.mean(axis=(0, 2, 3), dtype=np.float64) ** 2
+    return np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32)
 
 
-def area_order() -> Sequence[str]:
-    """Return the areas from the lowest to the highest place in the hierarchy."""
-    from neuroreel.simulate.cortex import AREA_TABLE
-
-    return sorted(AREAS, key=lambda name: AREA_TABLE[name].depth)
+def _pool(maps: np.ndarray, fields: np.ndarray, tuning: np.ndarray) -> np.ndarray:
+    """Return maps (times, channels, side, side) pooled under fields and mixed by tuning, (times, voxels) float32."""
+    flat = maps.reshape(*maps.shape[:2], -1)
+    out = np.zeros((len(fields), len(maps)), dtype=np.float32)
+    for channel in range(maps.shape[1]):
+        rows = np.flatnonzero(tuning[:, channel])
+        out[rows] += (fields[rows] * tuning[rows, channel, None]) @ flat[:, channel].T
+    return out.T

@@ -21,7 +21,7 @@ from neuroreel.core.types import Space
 from neuroreel.report.figures import INK, SOFT, STYLE, Picture, colour_bar, new_figure, picture, short
 from neuroreel.report.record import VoxelMap
 
-VIEWS = ("lateral", "medial", "ventral", "posterior")
+VIEWS = {"lateral": 1.5, "medial": 1.5, "ventral": 0.62, "posterior": 0.8}  # with the room that each takes
 FSAVERAGE5 = 10242  # the vertices of finer fsaverages begin with these
 LIGHT = np.array([-0.25, 0.35, 0.9])
 MOST_SLICES = 14
@@ -88,7 +88,7 @@ def _on_cortex(space: Space, chart: VoxelMap, name: str, surfaces: dict[str, Sur
     rois = {key: mask for key, mask in space.rois.items() if np.isfinite(chart.values[mask]).any()}
     with rc_context(STYLE):
         figure = new_figure(10.5, 4.4)
-        grid = figure.subplots(2, len(VIEWS))
+        grid = figure.subplots(2, len(VIEWS), width_ratios=list(VIEWS.values()))
         for row, letter in zip(grid, ("L", "R"), strict=True):
             values = on_vertices(space, chart.values, letter, len(surfaces[letter].coordinates))
             for axes, view in zip(row, VIEWS, strict=True):

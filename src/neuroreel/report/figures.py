@@ -121,6 +121,7 @@ def contact_sheet(truth: Samples, made: Mapping[str, Reconstruction], colours: M
         return None
     rows = [("shown", truth.clips)] + [(name, one.clips) for name, one in made.items() if one.clips is not None]
     chosen = np.unique(np.linspace(0, len(truth) - 1, min(COLUMNS, len(truth))).round().astype(int))
+    onsets = seconds(truth.onset_s[chosen])
     frame = truth.clips.shape[1] // 2
     tall = truth.clips.shape[2] / truth.clips.shape[3]
     gap, left, top = 0.05, 1.5, 0.28  # in widths of a thumbnail
@@ -138,7 +139,7 @@ def contact_sheet(truth: Samples, made: Mapping[str, Reconstruction], colours: M
                 x = left + column * (1 + gap)
                 thumbnail(axes, clips[clip, min(frame, clips.shape[1] - 1)], (x, x + 1, y + tall, y), colour)
                 if line == 0:
-                    axes.text(x + 0.5, top - 0.1, f"{truth.onset_s[clip]:.0f} s", ha="center", color=SOFT, fontsize=8)
+                    axes.text(x + 0.5, top - 0.1, f"{onsets[column]} s", ha="center", color=SOFT, fontsize=8)
         return picture(
             figure,
             "contact_sheet",
@@ -195,7 +196,7 @@ def category_strip(
         for border in np.flatnonzero(np.diff(truth.block)) + 1:
             axes.axvline(float(border), color=PAPER, linewidth=1.4)
         places = np.unique(np.linspace(0, len(truth) - 1, 9).round().astype(int))
-        axes.set_xticks(places + 0.5, [f"{truth.onset_s[place]:.0f} s" for place in places])
+        axes.set_xticks(places + 0.5, [f"{onset} s" for onset in seconds(truth.onset_s[places])])
         for spine in axes.spines.values():
             spine.set_visible(False)
         axes.tick_params(length=0)
@@ -305,7 +306,7 @@ def time_figure(
                 order, scores, color=colours[name], marker="o", markersize=2.6, linewidth=1.3, label=short(name, 24)
             )
         places = np.unique(np.linspace(0, len(truth) - 1, 11).round().astype(int))
-        axes.set_xticks(places, [f"{truth.onset_s[place]:.0f}" for place in places])
+        axes.set_xticks(places, seconds(truth.onset_s[places]))
         axes.set_xlim(-0.5, len(truth) - 0.5)
         axes.set(xlabel="onset of the test clip (s)", ylabel=variant)
         side_legend(axes)
@@ -400,6 +401,12 @@ def hues(count: int) -> list[str]:
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     return [to_hex(colormaps["turbo"](0.06 + 0.88 * number / (count - 1))) for number in range(count)]
+
+
+def seconds(times_s: np.ndarray) -> list[str]:
+    """Return times as text, with a decimal only where whole seconds would make neighbours alike."""
+    close = len(times_s) > 1 and np.abs(np.diff(times_s)).min() < 2
+    return [f"{time:.1f}" if close else f"{time:.0f}" for time in times_s]
 
 
 def short(text: str, most: int) -> str:

@@ -224,8 +224,8 @@ def sentences(record: Record, variant: str | None, best: str | None) -> list[str
     clips = "clips" if truth.clips is not None and truth.clips.shape[1] > 1 else "pictures"
     kinds = {str(name) for name in truth.category if name}
     shown = f"{len(truth)} test {clips if truth.clips is not None else 'volumes'}"
-    if truth.clips is None and kinds:
-        shown += f" of {len(kinds)} categories"
+    if kinds:
+        shown += f" of {len(kinds)} categories" if len(kinds) > 8 else f" ({figures.listed(sorted(kinds))})"
     repeats = float(np.mean(truth.repeats)) if len(truth) else 1.0
     averaged = f", averaged over {repeats:.0f} showings" if repeats > 1.5 else ""
     lines = [

@@ -30,18 +30,18 @@ Device = Literal["cpu", "cuda"]
 class SparseDecoderConfig(Config):
     """Settings of `SparseDecoder`; the paper takes 500 voxels in single areas and 1000 in LVC, HVC and VC."""
 
-    voxels: int = Field(500, ge=1)
-    n_iter: int = Field(2000, ge=1)
-    prune: float = Field(1e-10, ge=0, lt=1)
-    tolerance: float = Field(1e-10, ge=0)
+    voxels: int = Field(default=500, ge=1)
+    n_iter: int = Field(default=2000, ge=1)
+    prune: float = Field(default=1e-10, ge=0, lt=1)
+    tolerance: float = Field(default=1e-10, ge=0)
     device: Device = "cpu"
 
 
 class TopVoxelRidgeConfig(Config):
     """Settings of `TopVoxelRidge`; `bias` "penalised" is the formula of PyPI's fastl2lir."""
 
-    voxels: int = Field(500, ge=1)
-    alpha: float = Field(100.0, gt=0)
+    voxels: int = Field(default=500, ge=1)
+    alpha: float = Field(default=100.0, gt=0)
     bias: Literal["free", "penalised"] = "free"
     device: Device = "cpu"
 
@@ -49,16 +49,16 @@ class TopVoxelRidgeConfig(Config):
 class L1DecoderConfig(Config):
     """Settings of `L1Decoder`; the schedule is the paper's, see `neuroreel.fit.lasso.LassoSchedule`."""
 
-    penalty: float = Field(0.05, ge=0)
-    epochs: int = Field(50, ge=1)
-    batch: int = Field(100, ge=1)
-    step: float = Field(5e-4, gt=0)
-    step_decay: float = Field(0.96, gt=0, le=1)
-    least_step: float = Field(1e-4, gt=0)
-    momentum: float = Field(0.5, ge=0, lt=1)
-    last_momentum: float = Field(0.9, ge=0, lt=1)
-    momentum_epochs: int = Field(20, ge=1)
-    dropout: float = Field(0.3, ge=0, lt=1)
+    penalty: float = Field(default=0.05, ge=0)
+    epochs: int = Field(default=50, ge=1)
+    batch: int = Field(default=100, ge=1)
+    step: float = Field(default=5e-4, gt=0)
+    step_decay: float = Field(default=0.96, gt=0, le=1)
+    least_step: float = Field(default=1e-4, gt=0)
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+    last_momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum_epochs: int = Field(default=20, ge=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
     seed: int = 0
     device: Device = "cpu"
 
@@ -70,9 +70,9 @@ class L1DecoderConfig(Config):
 class ComponentRidgeConfig(Config):
     """Settings of `ComponentRidge`; the grid of penalties is relative to the number of voxels."""
 
-    most_components: int = Field(256, ge=1)
+    most_components: int = Field(default=256, ge=1)
     alphas: tuple[float, ...] = tuple(10.0**power for power in range(-3, 4))
-    folds: int = Field(5, ge=2)
+    folds: int = Field(default=5, ge=2)
     device: Device = "cpu"
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.image import imread
 
-from neuroreel.core.scores import LagSweep
+from neuroreel.core.scores import LagSweep, Scores
 from neuroreel.core.types import Reconstruction
 from neuroreel.report import figures
 from neuroreel.report.figures import Picture
@@ -34,6 +34,24 @@ def test_the_contact_sheet_has_the_truth_above_the_systems(record: Record) -> No
     rows = [rows_of(sheet, paint) for paint in paints.values()]
     assert all(len(each) > 80 for each in rows)
     assert rows[0].max() < rows[1].min() < rows[1].max() < rows[2].min()
+
+
+def test_the_worst_clip_is_shown_beside_the_best(record: Record) -> None:
+    paints = [(20 * clip + 30, 90, 200 - 20 * clip) for clip in range(8)]
+    clips = np.stack([np.full((6, 32, 32, 3), paint, dtype=np.uint8) for paint in paints])
+    truth, made = replace(record.truth, clips=clips), Reconstruction(clips)
+    values = np.array([0.5, 0.1, 0.6, 0.9, 0.55, 0.3, 0.7, np.nan])
+    drawn = figures.best_to_worst(truth, "a", made, Scores("pixcorr", values), {})
+    sheet = pixels(drawn)
+    places = [np.flatnonzero((np.abs(sheet - paint).max(-1) <= 2).sum(0) > 50) for paint in paints]
+    assert [len(each) > 0 for each in places] == [False, True, False, True, True, False, False, False]
+    assert places[3].max() < places[4].min() < places[4].max() < places[1].min()
+
+
+def test_errors_rank_the_smallest_first(record: Record) -> None:
+    errors = Scores("mse", np.arange(8.0) + 1, higher_is_better=False)
+    drawn = figures.best_to_worst(record.truth, "a", Reconstruction(record.truth.clips), errors, {})
+    assert drawn is not None and "best 1.00" in drawn.svg and "worst 8.00" in drawn.svg
 
 
 def test_figures_follow_the_reader_to_a_dark_page(record: Record) -> None:

@@ -82,7 +82,14 @@ def test_the_table_holds_the_numbers_of_the_record(folder: Path, record: Record)
 
 def test_every_figure_and_movie_lies_beside_the_page_too(folder: Path) -> None:
     names = {file.name for file in folder.iterdir()}
-    assert {"index.html", "montage.mp4", "contact_sheet.png", "lag_sweep.png", "identification.png"} <= names
+    assert {
+        "index.html",
+        "montage.mp4",
+        "contact_sheet.png",
+        "best_to_worst.png",
+        "lag_sweep.png",
+        "identification.png",
+    } <= names
     assert {"scores_over_time.png", "confusion.png", "categories.png", "voxels_1.png", "regions_1.png"} <= names
     assert all(file.read_bytes()[:4] == b"\x89PNG" for file in folder.glob("*.png"))
 

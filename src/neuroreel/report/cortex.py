@@ -311,7 +311,7 @@ def colour_range(values: np.ndarray) -> tuple[float, float, str]:
     most = max(abs(low), abs(high), 1e-6)
     if low < -0.5 * most:
         return -most, most, "RdBu_r"
-    return 0.0, max(high, 1e-6), "inferno"
+    return 0.0, max(high, 1e-6), "plasma"
 
 
 def _title(chart: VoxelMap) -> str:

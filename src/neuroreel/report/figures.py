@@ -15,11 +15,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from neuroreel.core.scores import IdentificationCurve, LagSweep
+from neuroreel.core.scores import IdentificationCurve, LagSweep, Scores
 from neuroreel.core.types import Reconstruction, Samples
 
 INK, SOFT, PAPER = "#12161d", "#767d89", "#ffffff"  # the SVG's own rules replace the first two
@@ -119,35 +120,88 @@ def contact_sheet(truth: Samples, made: Mapping[str, Reconstruction], colours: M
     """Return a sheet with the true clips in the first row and each system's below, evenly spaced in the test time."""
     if truth.clips is None or all(one.clips is None for one in made.values()):
         return None
-    rows = [("shown", truth.clips)] + [(name, one.clips) for name, one in made.items() if one.clips is not None]
+    rows = {"shown": truth.clips} | {name: one.clips for name, one in made.items() if one.clips is not None}
     chosen = np.unique(np.linspace(0, len(truth) - 1, min(COLUMNS, len(truth))).round().astype(int))
-    onsets = seconds(truth.onset_s[chosen])
-    frame = truth.clips.shape[1] // 2
-    tall = truth.clips.shape[2] / truth.clips.shape[3]
-    gap, left, top = 0.05, 1.5, 0.28  # in widths of a thumbnail
-    width, height = left + len(chosen) * (1 + gap), top + len(rows) * (tall + gap)
+    heads = [f"{onset} s" for onset in seconds(truth.onset_s[chosen])]
+    cells = [(int(clip), truth.clips.shape[1] // 2) for clip in chosen]
+    return picture(
+        frame_grid(rows, cells, heads, colours),
+        "contact_sheet",
+        "Contact sheet",
+        f"{len(chosen)} of {len(truth)} test clips, evenly spaced and not picked; above each, its onset. "
+        "First row: what was shown.",
+        f"A grid of frames: the first row was shown, the rows below were reconstructed by {listed(made)}.",
+    )
+
+
+def best_to_worst(
+    truth: Samples, name: str, made: Reconstruction, scores: Scores, colours: Mapping[str, str]
+) -> Picture | None:
+    """Return the clips that one system reads best, halfway and worst, so that nobody shows the best alone.
+
+    Clips of several frames are shown by four of them; of single pictures four neighbours in rank are shown.
+    """
+    known = np.flatnonzero(np.isfinite(scores.values))
+    if truth.clips is None or made.clips is None or len(known) < 3:
+        return None
+    rank = known[np.argsort(-scores.values[known] if scores.higher_is_better else scores.values[known], kind="stable")]
+    within = truth.clips.shape[1]
+    many = 1 if within > 1 else max(1, min(COLUMNS // 3, len(rank) // 3))
+    middle = (len(rank) - many) // 2
+    groups = {"best": rank[:many], "halfway": rank[middle : middle + many], "worst": rank[-many:]}
+    frames = np.unique(np.linspace(0, within - 1, min(4, within)).round().astype(int))
+    cells, heads, breaks = [], [], []
+    for word, clips in groups.items():
+        for clip in clips:
+            for frame in frames:
+                cells.append((int(clip), int(frame)))
+                heads.append(f"{word} {scores.values[clip]:.2f}" if frame == frames[0] else "")
+        breaks.append(len(cells))
+    rows = {"shown": truth.clips, name: made.clips}
+    return picture(
+        frame_grid(rows, cells, heads, colours, breaks),
+        "best_to_worst",
+        "Best, halfway and worst",
+        f"Test clips by the rank of their {scores.variant} with {name}; the number is the clip's score.",
+        f"Frames that were shown above those that {name} reconstructed, for its best, middle and worst clips.",
+    )
+
+
+def frame_grid(
+    rows: Mapping[str, np.ndarray],
+    cells: Sequence[tuple[int, int]],
+    heads: Sequence[str],
+    colours: Mapping[str, str],
+    breaks: Sequence[int] = (),
+) -> Figure:
+    """Return a figure with a row of frames for each name.
+
+    Parameters
+    ----------
+    rows : (clips, frames, height, width, 3) uint8 by name; the first gives the shape of a cell.
+    cells : clip and frame of each column.
+    heads : text above each column.
+    breaks : numbers of columns after which there is a wider gap.
+    """
+    first = next(iter(rows.values()))
+    tall = first.shape[2] / first.shape[3]
+    gap, wide, left, top = 0.05, 0.22, 1.5, 0.28  # in widths of a thumbnail
+    places = [left + column * (1 + gap) + wide * sum(column >= each for each in breaks) for column in range(len(cells))]
+    width, height = places[-1] + 1 + gap, top + len(rows) * (tall + gap)
     with rc_context(STYLE):
         figure = new_figure(10.5, 10.5 * height / width)
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
-        for line, (name, clips) in enumerate(rows):
+        for x, head in zip(places, heads, strict=True):
+            axes.text(x + 0.5, top - 0.1, head, ha="center", color=SOFT, fontsize=8)
+        for line, (name, clips) in enumerate(rows.items()):
             y, colour = top + line * (tall + gap), colours.get(name, INK)
             label: dict[str, Any] = {"ha": "right", "va": "center", "fontweight": "bold", "fontsize": 9}
             axes.text(left - 0.12, y + tall / 2, short(name, 20), color=colour, **label)
-            for column, clip in enumerate(chosen):
-                x = left + column * (1 + gap)
+            for x, (clip, frame) in zip(places, cells, strict=True):
                 thumbnail(axes, clips[clip, min(frame, clips.shape[1] - 1)], (x, x + 1, y + tall, y), colour)
-                if line == 0:
-                    axes.text(x + 0.5, top - 0.1, f"{onsets[column]} s", ha="center", color=SOFT, fontsize=8)
-        return picture(
-            figure,
-            "contact_sheet",
-            "Contact sheet",
-            f"{len(chosen)} of {len(truth)} test clips, evenly spaced and not picked; above each, its onset. "
-            "First row: what was shown.",
-            f"A grid of frames: the first row was shown, the rows below were reconstructed by {listed(made)}.",
-        )
+    return figure
 
 
 def thumbnail(axes: Axes, frame: np.ndarray, extent: tuple[float, float, float, float], colour: str) -> None:
@@ -175,37 +229,37 @@ def category_strip(
         return None, "the test clips have no categories or no system reads them"
     if not any(set(one.categories) & set(names) for one in rows.values()):
         return None, UNTAUGHT
-    names += [name for one in rows.values() for name in one.categories if name not in names]
-    names = list(dict.fromkeys(names))
-    shade = hues(len(names))
+    names = list(dict.fromkeys([*names, *(name for one in rows.values() for name in one.categories), ""]))
+    shade = [*hues(len(names) - 1), SOFT]  # grey where nothing is known
     strips = {"shown": [str(name) for name in truth.category]}
     strips |= {key: [one.categories[best] for best in _best(one)] for key, one in rows.items()}
     with rc_context(STYLE):
+        gap = 0.005 * len(truth)  # between blocks
         figure = new_figure(10.5, 0.95 + 0.34 * len(strips))
         axes = figure.subplots()
+        start = np.arange(len(truth)) + gap * np.cumsum(np.diff(truth.block, prepend=truth.block[0]) != 0)
         for line, read in enumerate(strips.values()):
-            for clip, name in enumerate(read):
-                right = line == 0 or name == strips["shown"][clip]
-                colour = shade[names.index(name)] if name in names else SOFT
-                axes.barh(line, 1, left=clip, height=0.82, color=colour, alpha=1.0 if right else 0.28, linewidth=0)
+            faces = [
+                to_rgba(shade[names.index(name)], 1.0 if name == strips["shown"][clip] else 0.28)
+                for clip, name in enumerate(read)
+            ]
+            axes.broken_barh([(place, 1) for place in start], (line - 0.41, 0.82), facecolors=faces, linewidth=0)
         axes.set_yticks(range(len(strips)), [short(name, 24) for name in strips])
         for label, name in zip(axes.get_yticklabels(), strips, strict=True):
             label.set(color=colours.get(name, INK), fontweight="bold")
         axes.invert_yaxis()
-        axes.set_xlim(0, len(truth))
-        for border in np.flatnonzero(np.diff(truth.block)) + 1:
-            axes.axvline(float(border), color=PAPER, linewidth=1.4)
+        axes.set_xlim(0, start[-1] + 1)
         places = np.unique(np.linspace(0, len(truth) - 1, 9).round().astype(int))
-        axes.set_xticks(places + 0.5, [f"{onset} s" for onset in seconds(truth.onset_s[places])])
+        axes.set_xticks(start[places] + 0.5, [f"{onset} s" for onset in seconds(truth.onset_s[places])])
         for spine in axes.spines.values():
             spine.set_visible(False)
         axes.tick_params(length=0)
-        marks = [Patch(color=colour) for colour in shade]
+        marks = [Patch(color=colour) for colour in shade[:-1]]
         figure.legend(
             marks,
-            [short(name, 24) for name in names],
+            [short(name, 24) for name in names[:-1]],
             loc="outside lower center",
-            ncols=min(8, len(names)),
+            ncols=min(8, len(names) - 1),
             handlelength=0.9,
             handleheight=0.9,
             columnspacing=1.4,
@@ -214,7 +268,7 @@ def category_strip(
             figure,
             "categories",
             "What was read, clip after clip",
-            "One cell a clip, by onset; its colour is the most probable category. Pale cells are wrong.",
+            "One cell a clip, by onset; its colour is the most probable category. Faded cells are wrong.",
             f"Strips of coloured cells: what was shown, and what was read by {listed(rows)}.",
         ), ""
 
@@ -302,9 +356,9 @@ def time_figure(
         for first, last in list(pairwise(borders))[1::2]:
             axes.axvspan(first - 0.5, last - 0.5, color=SOFT, alpha=0.10, linewidth=0)
         for name, scores in values.items():
-            axes.plot(
-                order, scores, color=colours[name], marker="o", markersize=2.6, linewidth=1.3, label=short(name, 24)
-            )
+            marker = "o" if len(truth) <= 150 else ""
+            look: dict[str, Any] = {"color": colours[name], "marker": marker, "markersize": 2.6, "linewidth": 1.3}
+            axes.plot(order, scores, label=short(name, 24), **look)
         places = np.unique(np.linspace(0, len(truth) - 1, 11).round().astype(int))
         axes.set_xticks(places, seconds(truth.onset_s[places]))
         axes.set_xlim(-0.5, len(truth) - 0.5)
@@ -423,4 +477,8 @@ def listed(names: Iterable[str]) -> str:
 
 def _best(made: Reconstruction) -> Sequence[int]:
     probabilities = made.probabilities
-    return [] if probabilities is None else [int(best) for best in np.nanargmax(probabilities, axis=1)]
+    return (
+        []
+        if probabilities is None
+        else [int(best) for best in np.argmax(np.nan_to_num(probabilities, nan=-1.0), axis=1)]
+    )

@@ -21,6 +21,17 @@ from neuroreel.report.montage import Montage, make_montage
 from neuroreel.report.record import Record
 
 HEADLINE = ("identification:pairwise", "category-accuracy", "frame-correlation")
+PLACES = (
+    "contact_sheet",
+    "best_to_worst",
+    "categories",
+    "scores_over_time",
+    "voxels",
+    "lag_sweep",
+    "identification",
+    "confusion",
+    "regions",
+)
 CHANCE_WORDS = {
     "shuffled": "answers to other clips",
     "train-marginal": "the average of the training clips",
@@ -183,6 +194,9 @@ def make_section(record: Record, anchor: str, colours: Mapping[str, str]) -> Sec
         values = {name: row[picked].values for name, row in record.table.rows.items() if picked in row}
         if picked != "category-accuracy":
             _keep(section, figures.time_figure(picked, values, truth, colours))
+        if best is not None and best in made and picked in record.table.rows[best]:
+            scores = record.table.rows[best][picked]
+            _keep(section, figures.best_to_worst(truth, best, made[best], scores, colours))
     if record.lag_sweep is None:
         section.skipped.append(("lag sweep", "not measured"))
     else:
@@ -197,6 +211,7 @@ def make_section(record: Record, anchor: str, colours: Mapping[str, str]) -> Sec
         drawn, reason = cortex.voxel_picture(record.space, chart, f"voxels_{place}")
         _keep(section, drawn, f"map of {chart.title}", reason)
         _keep(section, cortex.roi_picture(record.space, chart, f"regions_{place}"))
+    section.pictures.sort(key=lambda each: PLACES.index(re.sub(r"_\d+$", "", each.name)))
     return section
 
 

@@ -1,0 +1,140 @@
+"""Encoding: every voxel as a linear function of features at its volumes, and which layer of a network it resembles.
+
+Source: Wen et al. 2018, Cereb. Cortex 28:4136, "Voxel-wise encoding models" and "Mapping hierarchical representations".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+from pydantic import Field
+
+from neuroreel.core import checks
+from neuroreel.core.config import Config
+from neuroreel.fit.ridge import RidgeFit, predict_ridge, solve_ridge_cv
+
+
+class EncodingConfig(Config):
+    """Settings of an `EncodingModel`.
+
+    Attributes
+    ----------
+    lambdas : penalties to choose from for each voxel; the penalty on the squared weights is lambda times the volumes.
+    folds : folds of the cross-validation. Segments stay whole where there are as many as folds or more; else a fold is
+        a stretch of time.
+    """
+
+    lambdas: tuple[float, ...] = Field(default=tuple(float(f"1e{power}") for power in range(-7, 3)), min_length=1)
+    folds: int = Field(default=9, ge=2)
+
+
+class EncodingModel:
+    """Voxelwise ridge f(w) = |x - Yw - b|^2 + lambda T |w|^2, lambda by cross-validation for each voxel.
+
+    Attributes
+    ----------
+    coef_ : (features, voxels) float32
+    intercept_ : (voxels,)
+    lambda_ : (voxels,), what was chosen.
+    cv_r_ : (voxels,) correlation with held-out volumes, the mean over folds.
+    """
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    lambda_: np.ndarray
+    cv_r_: np.ndarray
+
+    def __init__(self, config: EncodingConfig | None = None) -> None:
+        self.config = config or EncodingConfig()
+
+    def fit(self, features: np.ndarray, bold: np.ndarray, segments: np.ndarray, *, device: str = "cpu") -> Self:
+        """Fit to features (trs, features) and BOLD (trs, voxels) of all training segments, refitted on all of them.
+
+        Parameters
+        ----------
+        segments : (trs,) the segment of each volume.
+
+        Raises
+        ------
+        DataError
+            If shapes don't fit, values aren't finite, or there are fewer volumes than folds.
+        """
+        checks.same_length("segments", len(segments), "volumes", len(features))
+        whole = len(np.unique(segments)) >= self.config.folds
+        volumes = len(features)
+        fit = solve_ridge_cv(
+            features,
+            bold,
+            alphas=np.array(self.config.lambdas) * volumes,
+            folds=self.config.folds,
+            groups=np.asarray(segments) if whole else None,
+            score="correlation",
+            device=device,
+        )
+        assert fit.coef is not None
+        self.coef_, self.intercept_ = fit.coef, fit.intercept
+        self.lambda_, self.cv_r_ = fit.alpha / volumes, fit.cv_score
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return the predicted BOLD (trs, voxels) float32 of features (trs, features)."""
+        checks.require(hasattr(self, "coef_"), "encoding model", "must be fitted before it predicts", "no weights")
+        nothing = np.empty(0)
+        fit = RidgeFit(
+            self.coef_, None, self.intercept_, np.zeros(len(self.coef_)), nothing, nothing, nothing, "primal", ""
+        )
+        return predict_ridge(fit, features).astype(np.float32)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what was learnt by name, for saving."""
+        return {name: getattr(self, f"{name}_") for name in ("coef", "intercept", "lambda", "cv_r")}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> Self:
+        """Take back what `arrays` returned."""
+        for name, values in arrays.items():
+            setattr(self, f"{name}_", values)
+        return self
+
+
+def best_unit_correlation(units: Iterable[np.ndarray], bold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each voxel's best correlation with any unit of a layer, and the number of that unit.
+
+    Parameters
+    ----------
+    units : blocks (trs, some units) that together are a layer, at the volumes.
+    bold : (trs, voxels)
+
+    Returns
+    -------
+    r : (voxels,) float64; 0 where nothing varies.
+    unit : (voxels,) int.
+    """
+    data = _unit_length(checks.finite("bold", checks.dimensions("bold", bold, ("trs", "voxels"))))
+    best = np.full(data.shape[1], -np.inf)
+    unit = np.zeros(data.shape[1], dtype=np.int64)
+    start = 0
+    for block in units:
+        checks.same_length("volumes of a layer", len(block), "the BOLD", len(data))
+        r = _unit_length(checks.dimensions("units", block, ("trs", "units"))).T @ data  # (units, voxels)
+        place = r.argmax(axis=0)
+        highest = r[place, np.arange(r.shape[1])]
+        better = highest > best
+        best[better], unit[better] = highest[better], place[better] + start
+        start += block.shape[1]
+    checks.require(start > 0, "units", "must be 1 or more", 0)
+    return best, unit
+
+
+def layer_index(correlations: np.ndarray) -> np.ndarray:
+    """Return the number of each voxel's best layer from 1, (voxels,) int, of correlations (layers, voxels)."""
+    return np.argmax(checks.dimensions("correlations", correlations, ("layers", "voxels")), axis=0) + 1
+
+
+def _unit_length(columns: np.ndarray) -> np.ndarray:
+    """Return the columns with mean 0 and length 1, float32; constant ones are 0."""
+    centred = columns - columns.mean(axis=0, dtype=np.float64)
+    length = np.sqrt((centred * centred).sum(axis=0))
+    tiny = 1e-9 * np.sqrt(len(columns)) * np.maximum(np.abs(columns).max(axis=0), 1e-30)
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > tiny).astype(np.float32)

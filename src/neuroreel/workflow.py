@@ -325,14 +325,15 @@ def metrics_for(made: Mapping[str, Reconstruction], truth: Samples) -> tuple[str
 def sweep(sets: Sets, seed: int) -> LagSweep:
     """Return the score of ridge-latents from one volume at each lag from -6 to +12 s, fitted anew at each.
 
-    The sweep says when the brain knows, not how good a system is: a fast decoder serves for all.
+    The sweep says when the brain knows, not how good a system is: a fast decoder of small pictures serves for all.
     """
     kind = find_system("ridge-latents")
+    settings = kind.Settings.read(None, ("largest=16", "decoder.keep=[0.25]"))
 
     def measure(lag_s: float) -> Scores:
         window = sets.window.model_copy(update={"first_lag_s": lag_s, "trs": 1})
         train, test = sets.at(window)
-        system = kind().fit(train, run=RunFolder(Path(), seed=seed))
+        system = kind(settings).fit(train, run=RunFolder(Path(), seed=seed))
         answer = system.reconstruct(test.brain)
         truth = test.truth
         if answer.clips is not None and truth.clips is not None:

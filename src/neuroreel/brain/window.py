@@ -7,6 +7,7 @@ decoder of clips stands on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -47,10 +48,21 @@ class WindowDecoderConfig(Config):
     combine: Literal["mean", "concat"] = "mean"
     standardise: bool = False
     keep: tuple[float, ...] = Field(default=(0.125, 0.25, 0.5, 1.0), min_length=1)
-    alphas: tuple[float, ...] = Field(default=tuple(np.logspace(-3, 2, 11).round(6).tolist()), min_length=1)
+    alphas: tuple[float, ...] = Field(default=tuple(np.logspace(-3, 2, 6).round(6).tolist()), min_length=1)
     per_target: bool = False
     folds: int = Field(default=5, ge=2)
     piece: int = Field(default=4, ge=1)
+
+
+@dataclass(frozen=True)
+class _FoldParts:
+    """The rows held out, the kernel's eigenvalues, new rows and targets in its eigenvectors, the targets' mean."""
+
+    held: np.ndarray
+    s: np.ndarray
+    cross: np.ndarray
+    rotated: np.ndarray
+    y_mean: np.ndarray
 
 
 class WindowDecoder:
@@ -100,18 +112,26 @@ class WindowDecoder:
         targets = np.asarray(targets, dtype=np.float32)
         folds = list(iterate_folds(self._labels(np.asarray(blocks))))
         ranks = [_rank(brain[train], targets[train]) for train, _ in folds]
-        lowest = np.inf
+        alphas = np.asarray(config.alphas)
+        lowest, chosen = np.inf, np.zeros(targets.shape[1], dtype=int)
         for keep in config.keep:
-            predictions = self._predict_folds(brain, targets, folds, ranks, keep)  # (alphas, clips, targets)
-            for number, finish in enumerate(finishes):
-                finished = np.stack([finish(each) for each in predictions])
-                errors = np.array([((each - targets) ** 2).sum(0, dtype=np.float64) for each in finished])
-                chosen = errors.argmin(0) if config.per_target else np.full(errors.shape[1], errors.sum(1).argmin())
-                error = float(np.take_along_axis(errors, chosen[None], 0).sum())
-                if error < lowest:
-                    lowest, self.keep_, self.finish_ = error, keep, number
-                    self.alpha_ = np.asarray(config.alphas)[chosen]
-                    self.held_out_ = np.take_along_axis(finished, chosen[None, None], 0)[0]
+            parts = self._decompose(brain, targets, folds, ranks, keep)
+            errors = np.empty((len(finishes), len(alphas), targets.shape[1]))
+            for index, alpha in enumerate(alphas):
+                predictions = _predict_held_out(parts, alpha, targets.shape)
+                for number, finish in enumerate(finishes):
+                    errors[number, index] = ((finish(predictions) - targets) ** 2).sum(0, dtype=np.float64)
+            for number, error in enumerate(errors):
+                best = error.argmin(0) if config.per_target else np.full(error.shape[1], error.sum(1).argmin())
+                total = float(np.take_along_axis(error, best[None], 0).sum())
+                if total < lowest:
+                    lowest, chosen, self.keep_, self.finish_ = total, best, keep, number
+        self.alpha_ = alphas[chosen]
+        self.held_out_ = np.empty_like(targets)
+        parts = self._decompose(brain, targets, folds, ranks, self.keep_)
+        for index in np.unique(chosen):
+            predictions = finishes[self.finish_](_predict_held_out(parts, alphas[index], targets.shape))
+            self.held_out_[:, chosen == index] = predictions[:, chosen == index]
         spread = float(((targets - targets.mean(0)) ** 2).sum(dtype=np.float64))
         self.cv_r2_ = 1 - lowest / spread if spread > 0 else float("nan")
         self._solve(brain, targets)
@@ -184,12 +204,11 @@ class WindowDecoder:
         length = np.sqrt(np.sum((sd / scale) ** 2, dtype=np.float64))
         return mean, (scale * np.float32(length if length > 0 else 1.0)).astype(np.float32)
 
-    def _predict_folds(
+    def _decompose(
         self, brain: np.ndarray, targets: np.ndarray, folds: Folds, ranks: list[np.ndarray], keep: float
-    ) -> np.ndarray:
-        """Return the predictions (alphas, clips, targets) of clips left out, from the best share of the voxels."""
-        alphas = np.asarray(self.config.alphas)
-        predictions = np.empty((len(alphas), *targets.shape), dtype=np.float32)
+    ) -> list[_FoldParts]:
+        """Return, for each fold, what leads from a penalty to its predictions from the best share of the voxels."""
+        parts = []
         for (train, held), rank in zip(folds, ranks, strict=True):
             kept = _best(rank, keep)
             x, new = self._combine(brain[train][:, :, kept]), self._combine(brain[held][:, :, kept])
@@ -197,10 +216,8 @@ class WindowDecoder:
             x, new = (x - mean) / scale, (new - mean) / scale
             y_mean = targets[train].mean(0)
             s, q = scipy.linalg.eigh(x @ x.T, driver="evd", check_finite=False)
-            rotated, cross = q.T @ (targets[train] - y_mean), (new @ x.T) @ q
-            for index, alpha in enumerate(alphas * len(x)):
-                predictions[index, held] = cross @ (rotated / (np.maximum(s, 0)[:, None] + alpha)) + y_mean
-        return predictions
+            parts.append(_FoldParts(held, np.maximum(s, 0), (new @ x.T) @ q, q.T @ (targets[train] - y_mean), y_mean))
+        return parts
 
     def _solve(self, brain: np.ndarray, targets: np.ndarray) -> None:
         self._kept = np.zeros(brain.shape[2], dtype=bool)
@@ -212,6 +229,15 @@ class WindowDecoder:
         s, q = scipy.linalg.eigh(x @ x.T, driver="evd", check_finite=False)
         shrunk = (q.T @ (targets - self._intercept)) / (np.maximum(s, 0)[:, None] + self.alpha_ * len(x))
         self._weights = (x.T @ (q @ shrunk)).astype(np.float32)
+
+
+def _predict_held_out(parts: list[_FoldParts], alpha: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the predictions (clips, targets), each clip from the fold that it was left out of."""
+    predictions = np.empty(shape, dtype=np.float32)
+    for part in parts:
+        weights = part.cross / (part.s + alpha * len(part.s)).astype(np.float32)
+        predictions[part.held] = weights @ part.rotated + part.y_mean
+    return predictions
 
 
 def _rank(brain: np.ndarray, targets: np.ndarray, components: int = 20) -> np.ndarray:

@@ -213,8 +213,8 @@ class RidgePixelsConfig(Config):
 
     height: int | None = Field(default=None, ge=1)
     width: int | None = Field(default=None, ge=1)
-    largest: int = Field(default=48, ge=1)
-    smooth: tuple[float, ...] = Field(default=(0.0, 0.0125, 0.025, 0.0375, 0.05, 0.075), min_length=1)
+    largest: int = Field(default=45, ge=1)
+    smooth: tuple[float, ...] = Field(default=(0.0, 0.0125, 0.025, 0.05), min_length=1)
     decoder: WindowDecoderConfig = WindowDecoderConfig()
 
 

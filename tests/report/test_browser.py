@@ -73,7 +73,8 @@ def test_all_chance_rows_open_on_a_click(seen: Seen) -> None:
     assert not cell.locator("li").first.is_visible()
     cell.locator("summary").click()
     assert cell.locator("li").first.is_visible()
-    assert "answers to other clips (shuffled) 0.410" in cell.inner_text()
+    assert [line.split() for line in cell.locator("li b").all_inner_texts()] == [["0.410"], ["0.500"]]
+    assert cell.locator("li span").first.inner_text() == "answers to other clips (shuffled)"
 
 
 def test_the_movie_plays(seen: Seen) -> None:

@@ -37,7 +37,7 @@ CHANCE_WORDS = {
     "train-marginal": "the average of the training clips",
     "mean-brain": "the mean brain, through the system",
     "noise": "noise in place of the brain, through the system",
-    "nearest-train": "the training clip nearest to the truth",
+    "nearest-train": "the training clip nearest in time",
     "analytic": "a guess, calculated",
 }
 METRIC_WORDS = {
@@ -172,7 +172,7 @@ def render(sections: Sequence[Section], colours: Mapping[str, str]) -> str:
 def make_section(record: Record, anchor: str, colours: Mapping[str, str]) -> Section:
     """Return what the page shows of a record, all but its movie."""
     variant = headline_variant(record)
-    order = sorted(record.table.variants, key=lambda each: HEADLINE.index(each) if each in HEADLINE else len(HEADLINE))
+    order = dict.fromkeys([*_shown(record), *record.table.variants])
     metrics = [_metric(record, each, colours) for each in order]
     by_name = {metric.variant: metric for metric in metrics}
     best = best_system(record, variant)

@@ -56,7 +56,7 @@ FRAME_METRICS = (
     "identification:top5",
 )
 MOTION_METRICS = ("epe:raw", "epe:over-flow")
-CATEGORY_METRICS = ("category-accuracy", "nway2:top1")
+CATEGORY_METRICS = ("category-accuracy", "nway-category2:top1")
 
 
 class RunConfig(Config):
@@ -311,13 +311,14 @@ def evaluate_systems(
 
 
 def metrics_for(made: Mapping[str, Reconstruction], truth: Samples) -> tuple[str, ...]:
-    """Return the variants that fit what was made: of frames, of motion, of categories."""
+    """Return the variants that fit what was made: of frames, of motion, of categories that the test set has too."""
     wanted: tuple[str, ...] = ()
     if truth.clips is not None and any(one.clips is not None for one in made.values()):
         wanted += FRAME_METRICS
         if truth.clips.shape[1] > 1:
             wanted += MOTION_METRICS
-    if any(one.probabilities is not None for one in made.values()):
+    # categories that no system has ever been shown can't be named
+    if any(np.isin(one.categories, truth.category).any() for one in made.values() if one.probabilities is not None):
         wanted += CATEGORY_METRICS
     return wanted
 

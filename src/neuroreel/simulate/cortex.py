@@ -202,7 +202,8 @@ def _hemisphere(
         centre = AREA_TABLE[name].centre_mm
         if centre is None:
             continue
-        distance = dijkstra(surface.graph, indices=surface.nearest(np.array(centre) * mirror + _shift(rng)))
+        seed = surface.nearest(np.array(centre) * mirror + _shift(rng))
+        distance = dijkstra(surface.graph, indices=seed)  # type: ignore[call-overload]
         free = np.flatnonzero((taken == "") & np.isfinite(distance))
         taken[free[np.argsort(distance[free], kind="stable")[: max(4, round(sizes[name]))]]] = name
     # far from the visual areas: the front half of the brain

@@ -6,14 +6,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from neuroreel.core import checks
 from neuroreel.core.config import Config
-from neuroreel.core.errors import DataError
+from neuroreel.core.errors import DataError, NeuroreelError
 from neuroreel.core.files import atomic
 from neuroreel.core.system import versions
 from neuroreel.core.types import Recording, Run
@@ -68,6 +68,21 @@ class ExperimentConfig(Config):
     kind: Literal["cifti", "gifti", "nifti"] = "cifti"
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("ceilings")
+    @classmethod
+    def _reachable(cls, ceilings: dict[str, float]) -> dict[str, float]:
+        try:
+            check_ceilings(ceilings)
+        except NeuroreelError as error:
+            raise ValueError(str(error)) from None
+        return ceilings
+
+    @model_validator(mode="after")
+    def _testable(self) -> Self:
+        if self.test_repeats < self.train_repeats:
+            raise ValueError(f"test_repeats must be train_repeats ({self.train_repeats}) or more")
+        return self
+
 
 def simulate_experiment(
     out: str | Path, config: ExperimentConfig | None = None, *, progress: Progress | None = None
@@ -86,7 +101,6 @@ def simulate_experiment(
     out, config = Path(out), config or ExperimentConfig()
     if _is_there(out, config):
         return out
-    check_ceilings(config.ceilings)
     movies = movies_of(config)
     say = progress or (lambda done, total, text: None)
     steps = 2 * len(movies) + config.subjects

@@ -34,6 +34,7 @@ ORIENTATIONS, WAVELENGTHS_PX, DIRECTIONS = 4, (5.0, 10.0), 8
 STAGES = ((5, 24), (3, 48), (3, 96))  # kernel and channels of the random network's stages, each of which halves the map
 ATTRIBUTES = 16
 TUNED_CHANNELS = 6  # channels of a stage that a vertex mixes
+LIGHT_AND_COLOURS = (2.0, 1.2, 1.2)  # SDs of their weights, where those of contours are 1
 ORIENTATION_WIDTH, DIRECTION_WIDTH = 1.5, 2.0  # concentrations of the von Mises tuning curves
 
 # shares of the variance from: energy and colour, motion, stage 1, 2, 3 of the network, meaning
@@ -308,7 +309,7 @@ def _early_tuning(orientation_deg: np.ndarray, rng: np.random.Generator) -> np.n
     channels = np.arange(ORIENTATIONS) * 180 / ORIENTATIONS
     curve = _von_mises(2 * (channels - orientation_deg[:, None]), ORIENTATION_WIDTH)
     energy = [rng.exponential(size=(voxels, 1)) * curve for _ in WAVELENGTHS_PX]
-    colours = rng.normal(size=(voxels, 3)) * (1.0, 0.6, 0.6)
+    colours = rng.normal(size=(voxels, 3)) * LIGHT_AND_COLOURS
     return np.concatenate([*energy, colours], axis=1).astype(np.float32)
 
 

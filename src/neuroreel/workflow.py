@@ -154,9 +154,11 @@ def hold_out_stimuli(recording: Recording) -> Split:
 
     Test movies are repeated more often than training movies, so that is what more repeats mean. With one run, its last
     third is tested.
+
+    Runs in which nothing was shown (resting state) are on neither side.
     """
     shown: dict[str, list[str]] = {}
-    for run in recording.runs:
+    for run in [run for run in recording.runs if run.video is not None or run.events] or recording.runs:
         shown.setdefault(run.stimulus or run.bold.run, []).append(run.bold.run)
     if len(shown) < 2:
         bold = recording.runs[0].bold

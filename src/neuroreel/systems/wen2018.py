@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 MAPS, CODE = "conv1", "fc7"
 COVERED = 0.75
 """Share of the response's weight that must fall within the movie for a volume to be used."""
-UNITS_AT_ONCE = 2048
+UNITS_AT_ONCE, CLIPS_AT_ONCE = 2048, 32
 
 
 class HeadConfig(Config):
@@ -71,8 +71,9 @@ class Wen2018Config(Config):
     stream : logarithm and principal components of the layers. One frame a second enters the components.
     hrf : name of the haemodynamic response.
     encoding : see `EncodingConfig`.
-    voxels : decode from "reproducible" voxels (two or more segments shown twice or more are needed) or from "all".
+    voxels : decode from "reproducible" voxels (segments must have been shown twice or more) or from "all".
     alpha : level of the test of reproducibility, Bonferroni-corrected.
+    pieces : the test needs so many stretches of time; fewer segments are cut into equal pieces. The paper has 18.
     combine : "mean" averages the volumes of a window, "concat" gives each its own weights.
     cells : the maps of the first layer are decoded as averages over so many cells a side [open: the paper decodes every
         position; a voxel sees more than one].
@@ -90,6 +91,7 @@ class Wen2018Config(Config):
     encoding: EncodingConfig = EncodingConfig()
     voxels: Literal["reproducible", "all"] = "reproducible"
     alpha: float = Field(default=0.05, gt=0, lt=1)
+    pieces: int = Field(default=18, ge=2)
     combine: Literal["mean", "concat"] = "mean"
     cells: int = Field(default=16, ge=1)
     visual: L1DecoderConfig = L1DecoderConfig()
@@ -171,9 +173,14 @@ class Wen2018:
         """Return the voxels that answer alike to two showings of the training segments; all where that isn't known."""
         everything = np.ones(runs[0].bold.space.size, dtype=bool)
         repeated = [group for group in group_repeats(runs) if len(group) > 1]
-        if len(repeated) < 2:
+        if not repeated:
             return everything
-        first, second = ([group[number].bold.data for group in repeated] for number in (0, 1))
+        cuts = -(-self.config.pieces // len(repeated))
+        first, second = (
+            [part for group in repeated for part in _pieces(group[number].bold.data, cuts)] for number in (0, 1)
+        )
+        if len(first) < 2:
+            return everything
         self.reproducibility_ = reproducibility(first, second)
         chosen = self.reproducibility_.chosen(self.config.alpha, "bonferroni")
         return chosen if self.config.voxels == "reproducible" and chosen.any() else everything
@@ -304,10 +311,13 @@ class Wen2018:
         cells = min(self.config.cells, height, width)
         maps = np.empty((len(clips), channels, cells, cells), dtype=np.float32)
         codes = np.empty((len(clips), looker.n_units[CODE]), dtype=np.float32)
-        for row, clip in enumerate(clips):
-            found = looker.extract_layers(clip[: 1 if (clip == clip[:1]).all() else None], 1.0)
-            maps[row] = into_cells(found[MAPS].mean(axis=0).reshape(channels, height, width), cells)
-            codes[row] = found[CODE].mean(axis=0)
+        for start in range(0, len(clips), CLIPS_AT_ONCE):
+            part = clips[start : start + CLIPS_AT_ONCE]
+            found = looker.extract_layers(part.reshape(-1, *part.shape[2:]), 1.0)
+            mean = {layer: values.reshape(len(part), -1, values.shape[1]).mean(1) for layer, values in found.items()}
+            grid = mean[MAPS].reshape(-1, height, width)
+            maps[start : start + len(part)] = into_cells(grid, cells).reshape(len(part), channels, cells, cells)
+            codes[start : start + len(part)] = mean[CODE]
         return maps.reshape(len(clips), -1), codes
 
     def _fit_pictures(self, samples: Samples, maps: np.ndarray, run: RunFolder) -> None:
@@ -378,13 +388,15 @@ class Wen2018:
         cells = round((maps.shape[1] / channels) ** 0.5)
         frames, height, width, _ = self.shape_
         clips = np.empty((len(maps), *self.shape_), dtype=np.uint8)
-        for start in range(0, len(maps), 64):
-            part = torch.from_numpy(maps[start : start + 64].reshape(-1, channels, cells, cells).astype(np.float32))
+        for start in range(0, len(maps), CLIPS_AT_ONCE):
+            part = torch.from_numpy(
+                maps[start : start + CLIPS_AT_ONCE].reshape(-1, channels, cells, cells).astype(np.float32)
+            )
             grown = torch.nn.functional.interpolate(part, (high, wide), mode="bilinear")
             back = deconvolve(net, grown, MAPS, Switches({}, {}))
             contrast = (net.frames(back) - net.frames(torch.zeros_like(back))).numpy()
             pictures = resize(to_frames(contrast), height, width)
-            clips[start : start + 64] = np.repeat(pictures[:, None], frames, axis=1)
+            clips[start : start + CLIPS_AT_ONCE] = np.repeat(pictures[:, None], frames, axis=1)
         return clips
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -451,6 +463,11 @@ def thinned(video: Video, fps: float | None) -> Video:
         return video.frames(start * step, min((stop - 1) * step + 1, video.shape[0]))[::step]
 
     return Video(video.name, video.fps / step, (count, *video.shape[1:]), read, video.start_s)
+
+
+def _pieces(data: np.ndarray, count: int) -> list[np.ndarray]:
+    """Return data (trs, voxels) cut into a number of stretches of time, fewer where they would be under 10 volumes."""
+    return np.array_split(data, max(1, min(count, len(data) // 10)))
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -60,9 +60,9 @@ def solve_top_ridge(
     there = device != "cuda" or torch.cuda.is_available()
     checks.require(there, "device", "must be one that torch can use", repr(device), error=ConfigError)
     block = check_whole("block", block, 1)
-    whole = chosen is None
     chosen = check_chosen(chosen, x.shape[1], y.shape[1])
     n_targets, k = chosen.shape
+    whole = k == x.shape[1] and bool(np.all(chosen == np.arange(k)))
     penalised = bias == "penalised"
     x_mean, y_mean = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
     if penalised:

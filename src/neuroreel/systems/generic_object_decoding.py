@@ -58,8 +58,8 @@ class GenericObjectDecodingConfig(Config):
     voxels : that a unit is decoded from; None for the paper's 500, and 1000 in LVC, HVC, VC and "all".
     alpha : penalty of the ridge.
     n_iter : iterations of the sparse regression, at most.
-    candidates : folder with a folder of pictures for each category, which join the categories of training (and of
-        `features`, where it has averages) as candidates; needs an extractor.
+    candidates : folder with a folder of pictures for each candidate category, described by the extractor; empty for
+        those whose averages `features` has, or else the categories of training.
     temperature : a probability is exp(similarity / temperature), scaled; ours, the paper names no probability.
     """
 
@@ -117,17 +117,22 @@ class GenericObjectDecoding:
         """
         samples = require_training(train).samples
         self.seed_ = run.seed
-        self.masks_ = choose_regions(samples.space, self.config.rois)
         self.describer_ = Describer(self.config, samples, run.seed)
         features = self.describer_.describe(samples)
+        names, averages = self.describer_.candidates()
+        self.categories_, self.averages_ = (names, averages) if names else average_by(samples.category, features)
+        self.fit_decoders(samples, features, run.device)
+        return self
+
+    def fit_decoders(self, samples: Samples, features: Mapping[str, np.ndarray], device: str = "cpu") -> None:
+        """Fit a decoder for every region, layer and unit of the clips' features, (clips, units) by layer."""
+        self.masks_ = choose_regions(samples.space, self.config.rois)
         patterns = trial_patterns(samples)
         self.decoders_ = {
-            (roi, layer): self._decoder(roi, run.device).fit(patterns[:, mask], units)
+            (roi, layer): self._decoder(roi, device).fit(patterns[:, mask], units)
             for roi, mask in self.masks_.items()
             for layer, units in features.items()
         }
-        self.categories_, self.averages_ = self._candidates(samples, features)
-        return self
 
     def _decoder(self, roi: str, device: str) -> SparseDecoder | TopVoxelRidge:
         voxels = self.config.voxels or (WIDE_VOXELS if roi in WIDE else VOXELS)
@@ -136,17 +141,6 @@ class GenericObjectDecoding:
             return SparseDecoder(SparseDecoderConfig.build(values))
         values = {"voxels": voxels, "alpha": self.config.alpha, "device": device}
         return TopVoxelRidge(TopVoxelRidgeConfig.build(values))
-
-    def _candidates(
-        self, samples: Samples, features: Mapping[str, np.ndarray]
-    ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-        """Return the candidate categories and their averages: of training, of the table, of the folder of pictures."""
-        names, averages = average_by(samples.category, features)
-        found = dict(zip(names, range(len(names)), strict=True))
-        more_names, more = self.describer_.candidates()
-        fresh = [row for row, name in enumerate(more_names) if name not in found]
-        joined = {layer: np.concatenate([values, more[layer][fresh]]) for layer, values in averages.items() if more}
-        return (*names, *(more_names[row] for row in fresh)), joined or averages
 
     # -----------------------------------------------------------------------------------------------------------------
     # Decoding
@@ -369,10 +363,13 @@ class Describer:
         return {layer: np.concatenate(parts) for layer, parts in found.items()}
 
     def candidates(self) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-        """Return the categories besides those of training and their average features; none where there are none."""
+        """Return the categories of the table or the folder and their average features, none where there is neither."""
         if self.table is not None:
-            averages = {layer: self.table.averages[layer][:, kept] for layer, kept in self.units.items()}
-            return self.table.categories, averages if self.table.categories else {}
+            if not self.table.categories:
+                return (), {}
+            return self.table.categories, {
+                layer: self.table.averages[layer][:, kept] for layer, kept in self.units.items()
+            }
         if not self.config.candidates:
             return (), {}
         rule = "must come with an extractor to describe its pictures"
@@ -443,7 +440,12 @@ class ObjectScores:
 
 
 def decode_objects(
-    system: GenericObjectDecoding, truth: Samples, condition: str = "seen", *, others: bool = True
+    system: GenericObjectDecoding,
+    truth: Samples,
+    condition: str = "seen",
+    *,
+    others: bool = True,
+    features: Mapping[str, np.ndarray] | None = None,
 ) -> list[ObjectScores]:
     """Return the paper's scores of a fitted system for every region and layer.
 
@@ -455,6 +457,7 @@ def decode_objects(
     truth : test samples with their categories, and with pictures or names that have features.
     condition : what the trials are, "seen" or "imagined".
     others : candidates are the tested categories and all others that the system knows; False for the tested ones alone.
+    features : of the pictures by layer, (clips, units), where they are known already; None to describe them.
 
     Raises
     ------
@@ -463,8 +466,9 @@ def decode_objects(
     """
     tested = tuple(str(name) for name in np.unique(truth.category) if name)
     checks.require(len(tested) > 1, "tested categories", "must be 2 or more", len(tested))
-    named = truth.take(truth.category != "")
-    features = system.describer_.describe(named)
+    has = truth.category != ""
+    named = truth.take(has)
+    features = {k: v[has] for k, v in (features or system.describer_.describe(truth)).items()}
     names, averages = candidate_averages(system, named.category, features)
     columns = np.arange(len(names)) if others else np.array([names.index(name) for name in tested])
     scores = []

@@ -18,6 +18,7 @@ from neuroreel.systems.generic_object_decoding import (
     GenericObjectDecoding,
     GenericObjectDecodingConfig,
     decode_objects,
+    object_figures,
 )
 from neuroreel.testing import check_system, planted_sets
 
@@ -195,6 +196,21 @@ def test_a_picture_without_features_is_named(tmp_path: Path) -> None:
         DataError, match=r"^features must be known for every picture, got none of \['n0.*'\] \(.*few.h5\)$"
     ):
         GenericObjectDecoding(config).fit(train, run=RunFolder(tmp_path))
+
+
+def test_figures_say_what_the_scores_say(tmp_path: Path) -> None:
+    system, test = fitted(tmp_path, rois=("low", "high"))
+    scores = decode_objects(system, test.truth) + decode_objects(system, test.truth, "imagined")
+    unit, accuracy, identification, similar = object_figures(scores, "high", "cnn8")
+    best = next(each for each in scores if (each.roi, each.layer) == ("high", "cnn8"))
+    assert f"correlation {np.nanmax(best.image_profile):.2f}" in unit.alt
+    assert "low: cnn1, high: cnn8" in accuracy.alt and "seen" in identification.alt and "imagined" in identification.alt
+    top = [np.array(best.candidates)[np.argsort(-row)[:5]] for row in best.similarity]
+    hits = sum(name in found for name, found in zip(best.tested, top, strict=True))
+    assert f"the true one is among the 5 most similar {hits} times" in similar.alt
+    assert all(each.png.startswith(b"\x89PNG") and each.svg.startswith("<svg") for each in (unit, accuracy, similar))
+    with pytest.raises(ConfigError, match=r"^ROI must be one of high, low, got 'V1'$"):
+        object_figures(scores, "V1", "cnn8")
 
 
 @pytest.mark.heavy

@@ -32,6 +32,8 @@ from neuroreel.datasets.feature_tables import FeatureTable, read_features, write
 from neuroreel.datasets.pictures import pictures_by_category, read_pictures
 from neuroreel.features import EXTRACTORS, Extractor
 from neuroreel.metrics.categories import category_similarity, identify_category, profile_correlation
+from neuroreel.report.figures import Picture
+from neuroreel.report.objects import accuracy_figure, identification_figure, similar_figure, unit_figure
 
 CODES = "codes"
 WHOLE = "all"
@@ -516,3 +518,48 @@ def candidate_averages(
     fresh, more = average_by(np.where(np.isin(category, names), "", category), features)
     joined = {layer: np.concatenate([values, more[layer]]) if fresh else values for layer, values in averages.items()}
     return (*names, *fresh), joined
+
+
+def object_figures(scores: Sequence[ObjectScores], roi: str, layer: str, unit: int | None = None) -> list[Picture]:
+    """Return the paper's figures: one unit, accuracy per region and layer, identification, the most similar categories.
+
+    Parameters
+    ----------
+    scores : of one or both conditions, as from `decode_objects`.
+    roi, layer : of the unit and of the similar categories.
+    unit : number of the unit within those decoded; None for the one that is decoded best.
+
+    Raises
+    ------
+    ConfigError
+        If the region or layer isn't among the scores.
+    """
+    rois, layers, conditions = (
+        list(dict.fromkeys(getattr(each, name) for each in scores)) for name in ("roi", "layer", "condition")
+    )
+    checks.one_of("ROI", roi, rois)
+    checks.one_of("layer", layer, layers)
+    found = {(each.condition, each.roi, each.layer): each for each in scores}
+    chosen = found[conditions[0], roi, layer]
+    best = int(np.argmax(np.nan_to_num(chosen.image_profile, nan=-1.0))) if unit is None else unit
+    means = {name: _table(found, name, rois, layers) for name in conditions}
+    lines = {name: np.stack([found[name, each, layer].identification for each in rois]) for name in conditions}
+    return [
+        unit_figure(chosen.predicted[:, best], chosen.true[:, best], f"{layer} unit {best} from {roi}"),
+        accuracy_figure(means, rois, layers),
+        identification_figure(lines, rois),
+        similar_figure(chosen.similarity, chosen.tested, chosen.candidates),
+    ]
+
+
+def _table(
+    found: Mapping[tuple[str, str, str], ObjectScores], condition: str, rois: Sequence[str], layers: Sequence[str]
+) -> np.ndarray:
+    """Return mean identification (rois, layers), NaN where no category was scored."""
+    table = np.full((len(rois), len(layers)), np.nan)
+    for row, roi in enumerate(rois):
+        for column, layer in enumerate(layers):
+            values = found[condition, roi, layer].identification
+            if np.isfinite(values).any():
+                table[row, column] = np.nanmean(values)
+    return table

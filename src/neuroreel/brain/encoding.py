@@ -26,7 +26,7 @@ class EncodingConfig(Config):
         a stretch of time.
     """
 
-    lambdas: tuple[float, ...] = Field(default=tuple(float(f"1e{power}") for power in range(-7, 3)), min_length=1)
+    lambdas: tuple[float, ...] = Field(default=tuple(10.0 ** (step / 2) for step in range(-10, 3)), min_length=1)
     folds: int = Field(default=9, ge=2)
 
 

@@ -34,7 +34,12 @@ from neuroreel.workflow import RunConfig, Sets, make_sets
 
 QUICK = ExperimentConfig(minutes=8, segment_minutes=2, test_minutes=2, test_repeats=4, scale=0.3, blind=60)
 WINDOW = {"clip_s": 2.0, "frames": 2, "first_lag_s": 4.0, "trs": 3, "blocks": "events", "only_events": "test"}
-SETTINGS = {"fps": 3.0, "hrf": "spm", "cells": 8}  # the simulated blood answers as SPM says, later than 4 s
+SETTINGS = {
+    "fps": 1.5,
+    "stream": {"pca_fps": 0.75},
+    "hrf": "spm",
+    "cells": 8,
+}  # the simulated blood is SPM's: later than 4 s
 CEILING = 0.3
 Say = Callable[[str], None]
 

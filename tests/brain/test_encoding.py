@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from scipy import linalg
+
+from neuroreel.brain.encoding import EncodingConfig, EncodingModel, best_unit_correlation, layer_index
+from neuroreel.core.errors import DataError
+
+RNG = np.random.default_rng(5)
+FEATURES = RNG.normal(size=(120, 15))
+BOLD = FEATURES @ RNG.normal(size=(15, 6)) + RNG.normal(size=(120, 6)) + 3
+SEGMENTS = np.repeat(np.arange(12), 10)
+
+
+def test_the_weights_are_those_of_the_papers_cost() -> None:
+    """|x - Yw - b|^2 + lambda T |w|^2, solved by hand."""
+    model = EncodingModel(EncodingConfig(lambdas=(0.03,), folds=4)).fit(FEATURES, BOLD, SEGMENTS)
+    centred = FEATURES - FEATURES.mean(0)
+    gram = centred.T @ centred + 0.03 * 120 * np.eye(15)
+    by_hand = linalg.solve(gram, centred.T @ (BOLD - BOLD.mean(0)), assume_a="pos")
+    np.testing.assert_allclose(model.coef_, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(FEATURES).mean(0), BOLD.mean(0), rtol=1e-5)
+
+
+def test_noise_takes_the_largest_penalty_and_signal_does_not() -> None:
+    bold = np.column_stack([FEATURES @ RNG.normal(size=15), RNG.normal(size=120)])
+    model = EncodingModel(EncodingConfig(lambdas=(1e-4, 1e-2, 1.0, 100.0), folds=9)).fit(FEATURES, bold, SEGMENTS)
+    assert model.lambda_[0] == pytest.approx(1e-4) and model.lambda_[1] > 1e-3
+    assert model.cv_r_[0] > 0.99 and model.cv_r_[1] < 0.4
+
+
+def test_segments_stay_whole_where_there_are_enough_of_them() -> None:
+    """A signal that repeats within a segment is only found by a fold that cuts segments."""
+    codes = np.repeat(RNG.normal(size=(12, 40)), 10, axis=0)
+    bold = np.repeat(RNG.normal(size=(12, 1)), 10, axis=0)
+    whole = EncodingModel(EncodingConfig(lambdas=(1e-3,), folds=9)).fit(codes, bold, SEGMENTS)
+    few = EncodingModel(EncodingConfig(lambdas=(1e-3,), folds=9)).fit(codes, bold, SEGMENTS // 6)
+    assert whole.cv_r_[0] < few.cv_r_[0]
+
+
+def test_it_comes_back_from_its_arrays() -> None:
+    model = EncodingModel(EncodingConfig(folds=3)).fit(FEATURES, BOLD, SEGMENTS)
+    other = EncodingModel(EncodingConfig(folds=3)).restore(model.arrays())
+    np.testing.assert_array_equal(model.predict(FEATURES), other.predict(FEATURES))
+    with pytest.raises(DataError, match=r"^encoding model must be fitted before it predicts, got no weights$"):
+        EncodingModel().predict(FEATURES)
+
+
+def test_the_best_unit_is_the_one_that_numpy_finds_in_any_blocks() -> None:
+    units = RNG.normal(size=(80, 37)).astype(np.float32)
+    units[:, 4] = 2.0  # one that never varies
+    bold = units[:, [30, 7, 11]] + RNG.normal(size=(80, 3))
+    table = np.corrcoef(np.delete(units, 4, axis=1).T, bold.T)[:36, 36:]
+    for blocks in ([units], [units[:, :10], units[:, 10:11], units[:, 11:]]):
+        r, unit = best_unit_correlation(blocks, bold)
+        np.testing.assert_allclose(r, table.max(0), atol=1e-6)
+        np.testing.assert_array_equal(unit, [30, 7, 11])
+
+
+def test_the_layer_is_counted_from_one() -> None:
+    np.testing.assert_array_equal(layer_index(np.array([[0.1, 0.9], [0.3, 0.2], [0.2, 0.5]])), [2, 1])
+
+
+def test_bold_and_units_of_other_lengths_are_one_sentence() -> None:
+    with pytest.raises(DataError, match=r"^volumes of a layer must have as many entries as the BOLD \(120\), got 80$"):
+        best_unit_correlation([np.zeros((80, 3))], BOLD)
+    with pytest.raises(DataError, match=r"^segments must have as many entries as volumes \(120\), got 3$"):
+        EncodingModel().fit(FEATURES, BOLD, np.arange(3))

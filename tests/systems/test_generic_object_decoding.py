@@ -9,8 +9,9 @@ from scipy import stats
 from neuroreel.core.errors import ConfigError, DataError, FetchError
 from neuroreel.core.seeds import generator
 from neuroreel.core.sets import Segment, Split, TestSet, TrainingSet, Window, sample
+from neuroreel.core.store import write_store
 from neuroreel.core.system import RunFolder
-from neuroreel.core.types import Bold, Event, Recording, Run, Space
+from neuroreel.core.types import Bold, Dataset, Event, Recording, Run, Space
 from neuroreel.datasets import cards
 from neuroreel.datasets.feature_tables import read_features
 from neuroreel.datasets.prepare import find_study
@@ -21,6 +22,7 @@ from neuroreel.systems.generic_object_decoding import (
     object_figures,
 )
 from neuroreel.testing import check_system, planted_sets
+from neuroreel.workflow import evaluate_run, fit_systems, open_run
 
 from ..datasets.bdata_files import image_features, write_hdf5
 
@@ -29,8 +31,8 @@ SEEN, NOVEL, OTHER = 40, 8, 14
 REGIONS = {"low": slice(0, 40), "high": slice(40, 80), "blind": slice(80, 120)}
 
 
-def planted(folder: Path, noise: float = 0.5, seed: int = 0) -> tuple[TrainingSet, TestSet, Path]:
-    """Return sets of an experiment with a planted map, and its feature file.
+def planted_dataset(folder: Path, noise: float = 0.5, seed: int = 0) -> tuple[Dataset, Path]:
+    """Return an experiment with a planted map, and its feature file.
 
     Categories have patterns and pictures are near them; "low" voxels are random sums of cnn1's units, "high" ones of
     cnn8's, "blind" ones see nothing. Tested categories aren't in the training set.
@@ -57,7 +59,7 @@ def planted(folder: Path, noise: float = 0.5, seed: int = 0) -> tuple[TrainingSe
         voxels[:, REGIONS[region]] = features[layer] @ weights
     masks = {name: np.isin(np.arange(120), np.arange(120)[part]) for name, part in REGIONS.items()}
     runs = []
-    for name, rows in (("train", np.arange(8 * SEEN)), ("test", np.tile(np.arange(8 * SEEN, len(pictures)), 5))):
+    for name, rows in (("train", rng.permutation(8 * SEEN)), ("test", np.tile(np.arange(8 * SEEN, len(pictures)), 5))):
         bold = voxels[rows] + noise * rng.normal(size=(len(rows), 120))
         shown = [(f"n{int(number[c]):08d}", f"n{int(number[c]):08d}_{i}") for c, i in (pictures[row] for row in rows)]
         events = tuple(Event(9.0 * k, 9.0, category, "", picture) for k, (category, picture) in enumerate(shown))
@@ -71,7 +73,12 @@ def planted(folder: Path, noise: float = 0.5, seed: int = 0) -> tuple[TrainingSe
         shared_categories=False,
     )
     window = Window(at="events", clip_s=9.0, first_lag_s=0.0, blocks="events")
-    return *split.cut(Recording("planted", "1", tuple(runs))).sets(window), file
+    return Dataset("planted", (Recording("planted", "1", tuple(runs)),), window, {"novel": split}), file
+
+
+def planted(folder: Path) -> tuple[TrainingSet, TestSet, Path]:
+    dataset, file = planted_dataset(folder)
+    return *dataset.split().cut(dataset.recording()).sets(dataset.window), file
 
 
 def fitted(folder: Path, **settings: object) -> tuple[GenericObjectDecoding, TestSet]:
@@ -131,6 +138,18 @@ def test_candidates_are_the_tested_and_the_other_categories_of_the_table(tmp_pat
     assert tested.similarity.shape == (NOVEL, NOVEL) and tested.candidates == tested.tested
 
 
+def test_patterns_can_be_compared_in_units_of_the_training_set(tmp_path: Path) -> None:
+    system, test = fitted(tmp_path, rois=("high",), layers=("cnn8",), compare="z")
+    train, _, file = planted(tmp_path)
+    y = read_features(file).of(train.samples.stimulus)["cnn8"]
+    mean, sd = y.mean(0), y.std(0, ddof=1)
+    predicted = system.predict_features(test.brain)["high", "cnn8"]
+    scores = decode_objects(system, test.truth)[0]
+    order = [scores.tested.index(name) for name in test.truth.category]
+    wanted = np.corrcoef((predicted - mean) / sd, (system.averages_["cnn8"] - mean) / sd)[:NOVEL, NOVEL:]
+    np.testing.assert_allclose(scores.similarity[order], wanted, atol=1e-5)
+
+
 def test_saving_needs_no_file_of_features_to_decode(tmp_path: Path) -> None:
     system, test = fitted(tmp_path, rois=("low", "high"), units=9)
     system.save(tmp_path / "saved")
@@ -141,7 +160,7 @@ def test_saving_needs_no_file_of_features_to_decode(tmp_path: Path) -> None:
     assert all(np.array_equal(found[pair], wanted[pair]) and found[pair].shape[1] == 9 for pair in wanted)
     given, kept = (each.reconstruct(test.brain).probabilities for each in (system, again))
     assert given is not None and kept is not None and np.allclose(given, kept, rtol=1e-9)
-    with pytest.raises(ConfigError, match=r"^table of features must be fitted in this session to read features, got "):
+    with pytest.raises(ConfigError, match=r"^file of features must be there .*, got '.*ImageFeatures.h5'$"):
         decode_objects(again, test.truth)
 
 
@@ -169,7 +188,7 @@ def test_candidates_can_be_a_folder_of_pictures(tmp_path: Path) -> None:
     np.testing.assert_allclose(system.averages_["gist"][1], system.describer_.of_clips(pictures, 1.0)["gist"][0])
 
 
-@pytest.mark.parametrize("settings", [{"extractor": "codes"}, {"extractor": "gist"}])
+@pytest.mark.parametrize("settings", [{"extractor": "codes"}, {"extractor": "gist", "compare": "z"}])
 def test_it_keeps_the_protocol_with_any_features(settings: dict[str, object]) -> None:
     check_system(GenericObjectDecoding, GenericObjectDecodingConfig.build(settings))
 
@@ -211,6 +230,17 @@ def test_figures_say_what_the_scores_say(tmp_path: Path) -> None:
     assert all(each.png.startswith(b"\x89PNG") and each.svg.startswith("<svg") for each in (unit, accuracy, similar))
     with pytest.raises(ConfigError, match=r"^ROI must be one of high, low, got 'V1'$"):
         object_figures(scores, "V1", "cnn8")
+
+
+def test_the_workflow_scores_unseen_categories_from_a_store(tmp_path: Path) -> None:
+    dataset, file = planted_dataset(tmp_path)
+    store = write_store(tmp_path / "planted.zarr", dataset)
+    settings = {"generic-object-decoding": [f"features={file}", 'rois=["high"]', "alpha=10"]}
+    out = fit_systems(store, ["generic-object-decoding"], tmp_path / "run", overrides=settings)
+    scores = evaluate_run(out).rows["generic-object-decoding"]
+    score = scores["category-accuracy"]
+    assert score.values.mean() > 0.5 and score.ceiling == 1.0  # 1 of 22 by chance
+    assert open_run(out)[0].test.split.name == "novel"
 
 
 @pytest.mark.heavy

@@ -31,6 +31,7 @@ from neuroreel.core.types import Reconstruction, Samples, Space
 from neuroreel.datasets.feature_tables import FeatureTable, read_features, write_decoded_features
 from neuroreel.datasets.pictures import pictures_by_category, read_pictures
 from neuroreel.features import EXTRACTORS, Extractor
+from neuroreel.fit.selection import Scaling
 from neuroreel.metrics.categories import category_similarity, identify_category, profile_correlation
 from neuroreel.report.figures import Picture
 from neuroreel.report.objects import accuracy_figure, identification_figure, similar_figure, unit_figure
@@ -51,7 +52,7 @@ class GenericObjectDecodingConfig(Config):
     ----------
     rois : regions, each with decoders of its own; empty for one of all voxels, called "all".
     features : file like ImageFeatures.h5 or folder LAYER/NAME.mat with the features of every picture by its name;
-        empty to compute them from the clips. It must be there when the system is fitted; afterwards it isn't read.
+        empty to compute them from the clips. Decoding needs it no more once the system is fitted, scoring does.
     extractor : name in `EXTRACTORS`, or "codes": 1 for the picture's category, which needs no pictures.
     extractor_settings : of the extractor's config.
     layers : of the features; empty for all.
@@ -62,6 +63,8 @@ class GenericObjectDecodingConfig(Config):
     n_iter : iterations of the sparse regression, at most.
     candidates : folder with a folder of pictures for each candidate category, described by the extractor; empty for
         those whose averages `features` has, or else the categories of training.
+    compare : patterns as they are ("raw", the paper's), or every unit z-scored by its mean and SD in training ("z",
+        ours), so that a few large units don't decide.
     temperature : a probability is exp(similarity / temperature), scaled; ours, the paper names no probability.
     """
 
@@ -76,6 +79,7 @@ class GenericObjectDecodingConfig(Config):
     alpha: float = Field(default=100.0, gt=0)
     n_iter: int = Field(default=2000, ge=1)
     candidates: str = ""
+    compare: Literal["raw", "z"] = "raw"
     temperature: float = Field(default=0.05, gt=0)
 
 
@@ -88,6 +92,7 @@ class GenericObjectDecoding:
     categories_ : names of the candidate categories.
     averages_ : their average features by layer, (categories, units) float32, NaN where a layer has none.
     masks_ : voxels of each region, (voxels,) bool.
+    moments_ : mean and SD of every unit in training by layer, (2, units).
     """
 
     name: ClassVar[str] = "generic-object-decoding"
@@ -99,6 +104,7 @@ class GenericObjectDecoding:
         self.masks_: dict[str, np.ndarray] = {}
         self.categories_: tuple[str, ...] = ()
         self.averages_: dict[str, np.ndarray] = {}
+        self.moments_: dict[str, np.ndarray] = {}
 
     @property
     def makes(self) -> frozenset[str]:
@@ -129,6 +135,8 @@ class GenericObjectDecoding:
     def fit_decoders(self, samples: Samples, features: Mapping[str, np.ndarray], device: str = "cpu") -> None:
         """Fit a decoder for every region, layer and unit of the clips' features, (clips, units) by layer."""
         self.masks_ = choose_regions(samples.space, self.config.rois)
+        scalings = {layer: Scaling.of(units) for layer, units in features.items()}
+        self.moments_ = {layer: np.stack([each.mean, each.sd]) for layer, each in scalings.items()}
         patterns = trial_patterns(samples)
         self.decoders_ = {
             (roi, layer): self._decoder(roi, device).fit(patterns[:, mask], units)
@@ -169,7 +177,9 @@ class GenericObjectDecoding:
     def _name(self, predicted: Mapping[Pair, np.ndarray]) -> Reconstruction:
         if "category" not in self.makes:
             return Reconstruction()
-        similarities = [category_similarity(values, self.averages_[layer]) for (_, layer), values in predicted.items()]
+        similarities = [
+            self.similarity(layer, values, self.averages_[layer]) for (_, layer), values in predicted.items()
+        ]
         known = np.isfinite(similarities)
         count = known.sum(axis=0)
         mean = np.where(known, similarities, 0).sum(axis=0) / np.maximum(count, 1)
@@ -178,8 +188,12 @@ class GenericObjectDecoding:
         return Reconstruction(
             probabilities=weight / weight.sum(axis=1, keepdims=True),
             categories=self.categories_,
-            chosen_by="nothing is drawn",
         )
+
+    def similarity(self, layer: str, patterns: np.ndarray, averages: np.ndarray) -> np.ndarray:
+        """Return r of patterns (trials, units) with category averages (categories, units), (trials, categories)."""
+        mean, sd = self.moments_[layer] if self.config.compare == "z" else (0.0, 1.0)
+        return category_similarity((patterns - mean) / sd, (averages - mean) / sd)
 
     def write_features(self, folder: str | Path, bold: Samples, names: Sequence[str], subject: str) -> None:
         """Write the decoded features of clips with the given names as LAYER/SUBJECT/ROI/NAME.mat."""
@@ -196,6 +210,7 @@ class GenericObjectDecoding:
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "config.json")
         arrays = {f"average/{layer}": values for layer, values in self.averages_.items()}
+        arrays |= {f"moments/{layer}": values for layer, values in self.moments_.items()}
         arrays |= {f"mask/{roi}": mask for roi, mask in self.masks_.items()}
         arrays |= {f"describer/{key}": values for key, values in self.describer_.arrays().items()}
         names = {"categories": "\n".join(self.categories_), "seed": str(self.seed_), **self.describer_.names()}
@@ -218,6 +233,7 @@ class GenericObjectDecoding:
         system.seed_ = int(names["seed"])
         system.categories_ = tuple(names["categories"].split("\n")) if names["categories"] else ()
         system.averages_, system.masks_ = _under("average/", arrays), _under("mask/", arrays)
+        system.moments_ = _under("moments/", arrays)
         system.describer_ = Describer.restore(system.config, _under("describer/", arrays), names)
         kind = SparseDecoder if system.config.decoder == "sparse" else TopVoxelRidge
         for roi in system.masks_:
@@ -326,6 +342,12 @@ class Describer:
         rng = generator(self.seed, "units", layer)
         return np.sort(rng.choice(count, size=self.config.units, replace=False))
 
+    def _table(self) -> FeatureTable | None:
+        """Return the table of features, None where its file is gone since the fit."""
+        if self.table is None and self.config.features and Path(self.config.features).exists():
+            self.table = read_features(self.config.features, self.layers)
+        return self.table
+
     def describe(self, samples: Samples, *, missing: bool = False) -> Any:
         """Return the features of clips by layer, (clips, units) float32; of several frames their mean.
 
@@ -336,12 +358,13 @@ class Describer:
             lost = not codes.any(axis=1).all()
             return None if missing and lost else {CODES: codes.astype(np.float32)}
         if self.extractor is None:
-            if missing and (self.table is None or set(samples.stimulus) - set(self.table.names)):
+            table = self._table()
+            if missing and (table is None or set(samples.stimulus) - set(table.names)):
                 return None
-            rule = "must be fitted in this session to read features"
-            checks.require(self.table is not None, "table of features", rule, "a loaded system", error=ConfigError)
-            assert self.table is not None
-            found = self.table.of(samples.stimulus.tolist(), self.config.features)
+            rule, got = "must be there to describe pictures", repr(self.config.features)
+            checks.require(table is not None, "file of features", rule, got, error=ConfigError)
+            assert table is not None
+            found = table.of(samples.stimulus.tolist(), self.config.features)
             return {layer: found[layer][:, kept] for layer, kept in self.units.items()}
         if missing and samples.clips is None:
             return None
@@ -478,7 +501,7 @@ def decode_objects(
         shown = average_by(named.stimulus, {"predicted": predicted, "true": features[layer]})[1]
         by_category = average_by(named.category, {layer: predicted})[1][layer]
         category_truth = averages[layer][[names.index(name) for name in tested]]
-        similarity = category_similarity(by_category, averages[layer][columns])
+        similarity = system.similarity(layer, by_category, averages[layer][columns])
         chosen = tuple(names[column] for column in columns)
         true = np.array([chosen.index(name) for name in tested])
         scores.append(

@@ -37,9 +37,11 @@ WINDOW = {"clip_s": 2.0, "frames": 2, "first_lag_s": 4.0, "trs": 3, "blocks": "e
 SETTINGS = {
     "fps": 1.5,
     "stream": {"pca_fps": 0.75},
-    "hrf": "spm",
+    "hrf": "spm",  # what the simulated blood answers like: later than 4 s
+    "correction": "fdr",
     "cells": 8,
-}  # the simulated blood is SPM's: later than 4 s
+    "semantic": {"alphas": tuple(10.0 ** (step / 2) for step in range(-4, 5))},
+}
 CEILING = 0.3
 Say = Callable[[str], None]
 
@@ -109,7 +111,7 @@ def encoding(scores: EncodingScores, vertices: pd.DataFrame) -> dict[str, Any]:
     """Return the median correlation over the noise ceiling, of all voxels with a ceiling over 0.3 and by area."""
     area = vertices["area"].to_numpy()
     known = scores.ceiling > CEILING
-    normalised = scores.voxels.correlation / scores.ceiling
+    normalised = np.divide(scores.voxels.correlation, scores.ceiling, out=np.full(len(area), np.nan), where=known)
     seeing = np.isin(area, list(AREA_TABLE))
     return {
         "ceiling_over": CEILING,

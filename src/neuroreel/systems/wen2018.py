@@ -72,7 +72,7 @@ class Wen2018Config(Config):
     hrf : name of the haemodynamic response.
     encoding : see `EncodingConfig`.
     voxels : decode from "reproducible" voxels (segments must have been shown twice or more) or from "all".
-    alpha : level of the test of reproducibility, Bonferroni-corrected.
+    alpha, correction : level of the test of reproducibility, and how it is corrected for the number of voxels.
     pieces : the test needs so many stretches of time; fewer segments are cut into equal pieces. The paper has 18.
     combine : "mean" averages the volumes of a window, "concat" gives each its own weights.
     cells : the maps of the first layer are decoded as averages over so many cells a side [open: the paper decodes every
@@ -91,6 +91,7 @@ class Wen2018Config(Config):
     encoding: EncodingConfig = EncodingConfig()
     voxels: Literal["reproducible", "all"] = "reproducible"
     alpha: float = Field(default=0.05, gt=0, lt=1)
+    correction: Literal["bonferroni", "fdr", "none"] = "bonferroni"
     pieces: int = Field(default=18, ge=2)
     combine: Literal["mean", "concat"] = "mean"
     cells: int = Field(default=16, ge=1)
@@ -182,7 +183,7 @@ class Wen2018:
         if len(first) < 2:
             return everything
         self.reproducibility_ = reproducibility(first, second)
-        chosen = self.reproducibility_.chosen(self.config.alpha, "bonferroni")
+        chosen = self.reproducibility_.chosen(self.config.alpha, self.config.correction)
         return chosen if self.config.voxels == "reproducible" and chosen.any() else everything
 
     def _fit_encoding(self, runs: Sequence[Run], folder: RunFolder) -> None:

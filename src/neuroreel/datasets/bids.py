@@ -39,6 +39,7 @@ from neuroreel.core import checks
 from neuroreel.core.clock import to_samples
 from neuroreel.core.config import Config
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.core.sets import Window
 from neuroreel.core.study import RunSource, Study
 from neuroreel.core.types import Bold, Event, Recording, Run, Space, Video
 from neuroreel.datasets import bids_images as images
@@ -56,6 +57,9 @@ RUN_ENTITIES = {
     "direction": "dir",
     "run": "run",
 }
+MOVIE_WINDOW = Window(frames=2, first_lag_s=4.0, trs=2, blocks="events")
+"""A clip a volume, read from the volumes 4 s and one TR more later; a block is a scene where every clip lies in one."""
+
 _NATIVE = "native"
 _MESHES = {"fsaverage:den-3k": "fsaverage4", "fsaverage:den-10k": "fsaverage5", "fsaverage:den-41k": "fsaverage6"}
 _WHOLE = (("fsLR", "91k"), ("fsLR", "32k"), ("fsaverage", "164k"))  # the mesh that the name alone means
@@ -212,7 +216,8 @@ def bids_study(folder: str | Path, **choice: Any) -> Study:
         )
         load = partial(_read_run, files, owner)
         sources.append(RunSource(owner.name, first.run_name, load, files.paths + owner.paths))
-    return Study(_name(root), tuple(sources), config={"folder": str(root), **chosen.model_dump(mode="json")})
+    config = {"folder": str(root), **chosen.model_dump(mode="json")}
+    return Study(_name(root), tuple(sources), MOVIE_WINDOW, config=config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Nothing here knows a system: a fitted one is handed in as a function from brain 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +38,7 @@ def chance_answers(
     wanted = (blind.clips is not None, blind.categories)
     return {
         "mean-brain": (blind,),
-        "noise": tuple(reconstruct(noise_brain(train, test, seed=seed, draw=draw)) for draw in range(draws)),
+        "noise": tuple(reconstruct(brain) for brain in noise_brains(train, test, seed=seed, draws=draws)),
         "train-marginal": (train_marginal(train, len(test), *wanted),),
         "nearest-train": (nearest_train(train, test, *wanted),),
     }
@@ -51,17 +51,21 @@ def mean_brain(train: Samples, test: Samples) -> Samples:
     return replace(test.sealed(), brain=np.broadcast_to(mean.astype(test.brain.dtype), test.brain.shape))
 
 
-def noise_brain(train: Samples, test: Samples, *, seed: int, draw: int = 0) -> Samples:
-    """Return the sealed test samples with noise for a brain.
+def noise_brains(train: Samples, test: Samples, *, seed: int, draws: int) -> Iterator[Samples]:
+    """Yield the sealed test samples with noise for a brain, another one for every draw.
 
     Gaussian, independent, with the mean and the standard deviation that each voxel has at each lag in training. The
     noise of a test set is the same whatever else the seed is used for.
     """
     _same_windows(train, test)
-    mean, spread = _window_mean(train), train.brain.std(axis=0, dtype=np.float64)
-    rng = generator(seed, "noise-brain", draw)
-    noise = rng.standard_normal(test.brain.shape, dtype=np.float32)
-    return replace(test.sealed(), brain=(noise * spread + mean).astype(test.brain.dtype))
+    mean = _window_mean(train).astype(np.float32)
+    spread = train.brain.std(axis=0, dtype=np.float64).astype(np.float32)
+    for draw in range(draws):
+        rng = generator(seed, "noise-brain", draw)
+        noise = rng.standard_normal(test.brain.shape, dtype=np.float32)
+        noise *= spread
+        noise += mean
+        yield replace(test.sealed(), brain=noise.astype(test.brain.dtype, copy=False))
 
 
 def train_marginal(train: Samples, n: int, clips: bool = True, categories: tuple[str, ...] = ()) -> Reconstruction:

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.seeds import generator
@@ -14,7 +15,7 @@ from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Event, Recording, Run, Space, Video
 from neuroreel.features.alexnet import AlexNetExtractor
 from neuroreel.preprocess.timing import HrfSampling, hrf_by_name, volume_times
-from neuroreel.systems.wen2018 import Wen2018, Wen2018Config, covered, into_cells, thinned
+from neuroreel.systems.wen2018 import Wen2018, Wen2018Config, covered, into_cells, thinned, without_grid
 from neuroreel.testing import check_system
 
 NET = {"layout": "world", "size": 32, "width": 0.125, "hidden": 24, "n_classes": 6}
@@ -173,6 +174,12 @@ def test_a_movie_at_another_rate_shows_the_same_frames_at_the_same_times() -> No
     slow = thinned(Video.from_frames(frames, name="m", fps=30.0), 10.0)
     assert slow.shape[0] == 4 and slow.fps == 10.0
     np.testing.assert_array_equal(slow.frames(1, 4)[:, 0, 0, 0], [3, 6, 9])
+
+
+def test_the_grid_of_the_filters_is_averaged_out_and_nothing_else() -> None:
+    grid = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8).expand(1, 3, 16, 16)
+    flat = without_grid(grid + 5, 2)[:, :, :-1, :-1]
+    assert flat.shape == (1, 3, 15, 15) and torch.allclose(flat, torch.full_like(flat, 5.0))
 
 
 def test_cells_are_means() -> None:

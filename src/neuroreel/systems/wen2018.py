@@ -42,6 +42,7 @@ from neuroreel.preprocess.voxels import Reproducibility, reproducibility
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+    from torch import Tensor
 
 MAPS, CODE = "conv1", "fc7"
 COVERED = 0.75
@@ -394,7 +395,7 @@ class Wen2018:
                 maps[start : start + CLIPS_AT_ONCE].reshape(-1, channels, cells, cells).astype(np.float32)
             )
             grown = torch.nn.functional.interpolate(part, (high, wide), mode="bilinear")
-            back = deconvolve(net, grown, MAPS, Switches({}, {}))
+            back = without_grid(deconvolve(net, grown, MAPS, Switches({}, {})), net.layout.strides[0])
             contrast = (net.frames(back) - net.frames(torch.zeros_like(back))).numpy()
             pictures = resize(to_frames(contrast), height, width)
             clips[start : start + CLIPS_AT_ONCE] = np.repeat(pictures[:, None], frames, axis=1)
@@ -451,6 +452,15 @@ def into_cells(maps: np.ndarray, cells: int) -> np.ndarray:
     import torch
 
     return torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps), cells).numpy()
+
+
+def without_grid(pictures: Tensor, stride: int) -> Tensor:
+    """Return pictures (n, 3, height, width) without the pattern that filters `stride` pixels apart leave: box means."""
+    from torch.nn.functional import avg_pool2d, pad
+
+    before = (stride - 1) // 2
+    after = stride - 1 - before
+    return avg_pool2d(pad(pictures, (before, after, before, after), mode="replicate"), stride, stride=1)
 
 
 def thinned(video: Video, fps: float | None) -> Video:

@@ -46,14 +46,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     args = parser.parse_args()
-    merged = json.loads(args.out.read_text()) if args.out.is_file() else {}
     for name in [args.only] if args.only else list(PARTS):
         module, function = PARTS[name]
         made = getattr(import_module(module), function)(args.folder / name, seed=args.seed)
+        merged = json.loads(args.out.read_text()) if args.out.is_file() else {}  # the other half may have been written
         merged[name] = {**made, **provenance(args.seed)}
         write_text(args.out, json.dumps(merged, indent=2, default=float) + "\n")
     if args.json:
-        print(json.dumps(merged, default=float))
+        print(args.out.read_text())
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ def main() -> None:
     args = parser.parse_args()
     for name in [args.only] if args.only else list(PARTS):
         module, function = PARTS[name]
+        about = provenance(args.seed)
         made = getattr(import_module(module), function)(args.folder / name, seed=args.seed)
         merged = json.loads(args.out.read_text()) if args.out.is_file() else {}  # the other half may have been written
-        merged[name] = {**made, **provenance(args.seed)}
+        merged[name] = {**made, **about}
         write_text(args.out, json.dumps(merged, indent=2, default=float) + "\n")
     if args.json:
         print(args.out.read_text())

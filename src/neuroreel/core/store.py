@@ -140,6 +140,22 @@ def read_store(
         )
 
 
+def store_table(path: str | Path) -> tuple[tuple[dict[str, Any], ...], dict[str, Split]]:
+    """Return a store's runs (subject, run, trs, tr_s, voxels) and its named splits; no BOLD is read.
+
+    Raises
+    ------
+    StoreError
+        As in `read_store`.
+    """
+    path = Path(path)
+    root = _open(path)
+    with _damage(path):
+        attrs = _attrs(root)
+        splits = {name: Split.build(split, path) for name, split in attrs["splits"].items()}
+        return tuple({key: row[key] for key in row if key != "fingerprint"} for row in attrs["runs"]), splits
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
 

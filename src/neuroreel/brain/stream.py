@@ -1,0 +1,224 @@
+"""Windows of brain activity of many runs and subjects, read a few runs at a time: what masked modelling trains on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neuroreel.core import checks
+from neuroreel.core.seeds import generator
+from neuroreel.core.sets import Split
+from neuroreel.core.store import read_store, store_table
+from neuroreel.core.types import Run, Space
+from neuroreel.fit.loop import Batch
+
+
+@dataclass(frozen=True)
+class StreamRun:
+    """One run that is read when it is needed.
+
+    Attributes
+    ----------
+    subject, run : names.
+    trs : number of volumes.
+    read : function that returns the BOLD, (trs, voxels) float32.
+    """
+
+    subject: str
+    run: str
+    trs: int
+    read: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of every voxel over the training runs, (voxels,); a constant voxel has 1."""
+
+    mean: np.ndarray
+    sd: np.ndarray
+
+    @classmethod
+    def of(cls, runs: Iterable[np.ndarray]) -> Moments:
+        """Return the moments over runs (trs, voxels), one run in memory at a time."""
+        count, mean, square = 0, np.zeros(0), np.zeros(0)
+        for data in runs:
+            own, n = data.mean(0, dtype=np.float64), len(data)
+            own_square = ((data - own) ** 2).sum(0, dtype=np.float64)
+            if count == 0:
+                mean, square, count = own, own_square, n
+                continue
+            apart = own - mean  # Chan, Golub & LeVeque 1983: two parts' moments put together
+            mean = mean + apart * n / (count + n)
+            square = square + own_square + apart**2 * count * n / (count + n)
+            count += n
+        checks.require(count > 1, "volumes to scale by", "must be 2 or more", count)
+        sd = np.sqrt(square / count)
+        return cls(mean.astype(np.float32), np.where(sd > 1e-6 * np.abs(mean) + 1e-12, sd, 1.0).astype(np.float32))
+
+    def apply(self, brain: np.ndarray) -> np.ndarray:
+        """Return (..., voxels) z-scored, float32."""
+        checks.same_length("voxels", brain.shape[-1], "those of the weights", len(self.mean))
+        return np.asarray((brain - self.mean) / self.sd, dtype=np.float32)
+
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """Return (..., voxels) in the units they had, float32."""
+        return np.asarray(scaled * self.sd + self.mean, dtype=np.float32)
+
+
+def components(
+    runs: Sequence[StreamRun], moments: Moments, count: int, *, seed: int = 0, rounds: int = 6
+) -> np.ndarray:
+    """Return the first principal components of z-scored runs, (voxels, count) of unit length, the largest first.
+
+    By subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4), with one run in memory at a time.
+    """
+    voxels = len(moments.mean)
+    count = min(count, voxels, sum(run.trs for run in runs))
+    start = generator(seed, "components").standard_normal((voxels, min(count + 8, voxels))).astype(np.float32)
+    basis = np.linalg.qr(start)[0]
+    for _ in range(rounds):
+        product = np.zeros_like(basis)
+        for run in runs:
+            data = moments.apply(run.read())
+            product += data.T @ (data @ basis)
+        basis = np.linalg.svd(product, full_matrices=False)[0]
+    return np.asarray(basis[:, :count], dtype=np.float32)
+
+
+def memory_runs(runs: Sequence[Run]) -> tuple[list[StreamRun], dict[str, Space]]:
+    """Return runs in memory as runs of a stream, and the space of each subject."""
+    spaces = {run.bold.subject: run.bold.space for run in runs}
+    found = [
+        StreamRun(run.bold.subject, run.bold.run, run.bold.n_trs, lambda data=run.bold.data: data)  # type: ignore[misc]
+        for run in runs
+    ]
+    return found, spaces
+
+
+def store_runs(
+    path: str | Path, split: Split, *, prepare: Callable[[Run], Run] | None = None
+) -> tuple[list[StreamRun], dict[str, Space]]:
+    """Return the runs of a store as runs of a stream, and the space of each subject; BOLD is read run by run.
+
+    Parameters
+    ----------
+    split : runs that it tests, in whole or in part, are left out, so that no test data is trained on. Runs that it
+        doesn't name (resting state) are taken.
+    prepare : what is done to each run when it is read, as detrending; it must not change the number of volumes.
+
+    Raises
+    ------
+    DataError : all runs are tested.
+    """
+    table, _ = store_table(path)
+    tested = {part.run for part in split.test}
+    kept = [row for row in table if row["run"] not in tested]
+    checks.require(
+        len(kept) > 0, "runs to train on", f"must be 1 or more beside those that {split.name} tests", 0, path
+    )
+
+    def reader(subject: str, name: str) -> Callable[[], np.ndarray]:
+        def read() -> np.ndarray:
+            run = read_store(path, subjects=[subject], runs=[name]).recordings[0].runs[0]
+            return (run if prepare is None else prepare(run)).bold.data
+
+        return read
+
+    spaces = {}
+    for row in kept:
+        if row["subject"] not in spaces:
+            spaces[row["subject"]] = read_store(path, subjects=[row["subject"]], runs=[row["run"]]).recordings[0].space
+    runs = [StreamRun(row["subject"], row["run"], row["trs"], reader(row["subject"], row["run"])) for row in kept]
+    return runs, spaces
+
+
+class WindowStream:
+    """All windows of `trs` volumes of some runs, z-scored by their subject's moments, with masks drawn for them.
+
+    A batch has windows of one subject. A pass goes over groups of runs, `pool` of each of `together` subjects, in an
+    order drawn anew, and over the windows of a group in an order drawn anew; so no more runs are held at a time.
+    It keeps the protocol `neuroreel.fit.loop.Source`.
+
+    Parameters
+    ----------
+    runs : where the BOLD comes from.
+    moments : by subject.
+    patches : number of patches by subject; visible : of them, by subject.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[StreamRun],
+        moments: Mapping[str, Moments],
+        patches: Mapping[str, int],
+        visible: Mapping[str, int],
+        *,
+        trs: int = 1,
+        pool: int = 8,
+        together: int = 4,
+    ) -> None:
+        self.runs = [run for run in runs if run.trs >= trs]
+        checks.require(len(self.runs) > 0, "runs", f"must hold 1 of {trs} volumes or more", 0)
+        self.moments, self.patches, self.visible = moments, patches, visible
+        self.trs, self.pool, self.together = trs, pool, together
+        counts = [run.trs - trs + 1 for run in self.runs]
+        self.first = np.concatenate([[0], np.cumsum(counts)])
+        self._held: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def epoch(self, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return the batches of one pass over all windows; a group's windows that fill no batch wait for another."""
+        pools: dict[str, list[np.ndarray]] = {}
+        for subject in dict.fromkeys(run.subject for run in self.runs):
+            order = rng.permutation([number for number, run in enumerate(self.runs) if run.subject == subject])
+            pools[subject] = [order[start : start + self.pool] for start in range(0, len(order), self.pool)]
+        queue = [(subject, pool) for subject, own in pools.items() for pool in own]
+        queue = [queue[number] for number in rng.permutation(len(queue))]
+        out: list[np.ndarray] = []
+        for start in range(0, len(queue), self.together):
+            group: list[np.ndarray] = []
+            for _, pool in queue[start : start + self.together]:
+                rows = rng.permutation(np.concatenate([np.arange(*self.first[n : n + 2]) for n in pool]))
+                group += [rows[k : k + batch] for k in range(0, len(rows) - batch + 1, batch)]
+            out += [group[number] for number in rng.permutation(len(group))]
+        most = max(sum(self.first[n + 1] - self.first[n] for n in pool) for _, pool in queue)
+        checks.require(len(out) > 0, "batch", f"must be no more than the windows of a group of runs ({most})", batch)
+        return out
+
+    def read(self, rows: np.ndarray, seeds: np.ndarray) -> Batch:
+        """Return windows (rows, trs, voxels), the key of their ends, and visible and masked patches drawn by seed."""
+        numbers = np.searchsorted(self.first, rows, side="right") - 1
+        subject = self.runs[numbers[0]].subject
+        starts = rows - self.first[numbers]
+        brain = np.stack([self._data(n)[at : at + self.trs] for n, at in zip(numbers, starts, strict=True)])
+        visible, masked = draw_masks(seeds, self.patches[subject], self.visible[subject])
+        return {"brain": torch.from_numpy(brain), "key": key_of(subject), "visible": visible, "masked": masked}
+
+    def _data(self, number: int) -> np.ndarray:
+        """Return a run's z-scored BOLD, from memory if it was read of late."""
+        number = int(number)
+        if number not in self._held:
+            run = self.runs[number]
+            self._held[number] = self.moments[run.subject].apply(checks.finite(f"bold of {run.run}", run.read()))
+            while len(self._held) > self.pool * self.together:
+                self._held.popitem(last=False)
+        self._held.move_to_end(number)
+        return self._held[number]
+
+
+def draw_masks(seeds: np.ndarray, patches: int, visible: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the visible and the masked patches of each sample, (samples, n) each in order, from its seed alone."""
+    order = np.stack([np.random.default_rng(int(seed)).permutation(patches) for seed in seeds])
+    return torch.from_numpy(np.sort(order[:, :visible], 1)), torch.from_numpy(np.sort(order[:, visible:], 1))
+
+
+def key_of(subject: str) -> str:
+    """Return a subject's name as the key of a part of a network, which can't hold a dot."""
+    return "subject " + subject.replace("%", "%25").replace(".", "%2E")

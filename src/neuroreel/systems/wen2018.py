@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 MAPS, CODE = "conv1", "fc7"
 COVERED = 0.75
 """Share of the response's weight that must fall within the movie for a volume to be used."""
+STEPS = 12
+"""Least number of steps in an epoch of the visual decoder."""
 UNITS_AT_ONCE, CLIPS_AT_ONCE = 2048, 32
 
 
@@ -323,7 +325,8 @@ class Wen2018:
         return maps.reshape(len(clips), -1), codes
 
     def _fit_pictures(self, samples: Samples, maps: np.ndarray, run: RunFolder) -> None:
-        settings = self.config.visual.model_copy(update={"device": run.device, "seed": run.seed})
+        batch = min(self.config.visual.batch, max(1, len(samples) // STEPS))  # a short recording still takes its steps
+        settings = self.config.visual.model_copy(update={"device": run.device, "seed": run.seed, "batch": batch})
         self.visual_ = L1Decoder(settings).fit(self._window(samples), maps)
 
     def _fit_meaning(self, samples: Samples, codes: np.ndarray, run: RunFolder) -> None:

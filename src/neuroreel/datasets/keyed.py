@@ -17,7 +17,17 @@ from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError, DataError
 
 NUMPY, ARCHIVE, MATLAB, HDF5 = ".npy", ".npz", ".mat", (".h5", ".hdf5", ".hdf")
-_BROKEN = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)

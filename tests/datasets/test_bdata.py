@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroreel.core.errors import ConfigError, DataError, NeuroreelError
-from neuroreel.core.seeds import generator
+from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.datasets.bdata import BData, image_names, open_bdata
 
 from .bdata_files import VOXELS, trials, write_hdf5, write_matlab5, write_matlab73
@@ -126,21 +125,6 @@ def test_a_truncated_file_is_one_sentence(name: str, tmp_path: Path) -> None:
         file.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(DataError, match=r"^[^\n]*got [^\n]*\(.*\)$"):
             open_bdata(file).columns("VoxelData = 1")
-
-
-@pytest.mark.parametrize("name", ["c.mat", "d.mat"])
-def test_damaged_bytes_anywhere_are_one_sentence(name: str, tmp_path: Path) -> None:
-    file = FORMATS[name](tmp_path / name, *trials())
-    whole, rng = file.read_bytes(), generator(0, "damage", name)
-    for _ in range(25):
-        damaged = bytearray(whole)
-        for place in rng.integers(len(whole), size=4):
-            damaged[place] = rng.integers(256)
-        file.write_bytes(bytes(damaged))
-        try:
-            open_bdata(file).columns("VoxelData = 1")
-        except NeuroreelError as error:
-            assert "\n" not in str(error)
 
 
 def _without(rows: slice) -> Callable[[Path], Path]:

@@ -92,7 +92,8 @@ def check_system(kind: type[System], config: object = None, *, learns: bool = Tr
         system = kind(config)
         assert system.fit(train, run=run) is system, f"{kind.name}: fit must return the system"
         assert np.array_equal(before[0], train.samples.brain), f"{kind.name}: fit must not write into the brain windows"
-        assert before[1] is None or np.array_equal(before[1], np.asarray(train.samples.clips)), f"{kind.name}: nor into the clips"
+        same = before[1] is None or np.array_equal(before[1], np.asarray(train.samples.clips))
+        assert same, f"{kind.name}: fit must not write into the clips"
 
         assert system.makes and system.makes <= MAKES, f"{kind.name}: makes must be of {sorted(MAKES)}"
         answer = system.reconstruct(test.brain)

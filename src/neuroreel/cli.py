@@ -96,7 +96,7 @@ def simulate(
 @app.command()
 def prepare(
     source: Annotated[
-        str, typer.Argument(help="A data set's name, a TOML file that describes arrays, or a BIDS folder.")
+        str, typer.Argument(help="A data set's name, a TOML about arrays, a BIDS folder or a BData file.")
     ],
     target: Annotated[Path, typer.Argument(help="The store to write, by custom *.zarr.")],
     settings: Settings = None,

@@ -13,7 +13,7 @@ from neuroreel.datasets.bids_tables import read_tsv
 from neuroreel.datasets.prepare import prepare
 from neuroreel.preprocess.clean import CleanConfig, clean_run
 from neuroreel.preprocess.repeats import split_half_ceiling
-from neuroreel.simulate.cortex import AREAS
+from neuroreel.simulate.cortex import AREA_TABLE, AREAS
 from neuroreel.simulate.experiment import ExperimentConfig, simulate_experiment
 from neuroreel.workflow import RunConfig, make_sets
 
@@ -55,9 +55,10 @@ def test_a_simulated_subject_goes_in_by_the_same_door_as_anybody(dataset):
 def test_the_ceilings_of_the_files_are_those_asked(dataset):
     recording = dataset.recordings[0]
     found = ceilings(recording)
-    assert np.median(found[recording.space.rois["V1"]]) == pytest.approx(0.85, abs=0.05)
+    assert np.median(found[recording.space.rois["V1"]]) == pytest.approx(AREA_TABLE["V1"].ceiling, abs=0.05)
+    asked = sum(recording.space.rois[name] * AREA_TABLE[name].ceiling for name in AREAS)
     seeing = ~recording.space.rois["blind"]
-    assert np.median(found[seeing]) == pytest.approx(0.815, abs=0.05)
+    assert np.median(found[seeing]) == pytest.approx(np.median(asked[seeing]), abs=0.05)
 
 
 def test_the_workflow_holds_out_the_test_movie_and_takes_its_repeats_together(dataset):

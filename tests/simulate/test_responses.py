@@ -11,12 +11,12 @@ from neuroreel.simulate.responses import (
     RATE_HZ,
     Maps,
     Neurons,
-    RandomNetwork,
     energy_and_colour,
     look_at,
     motion_energy,
     receptive_fields,
 )
+from neuroreel.simulate.ventral import VentralNetwork
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def test_maps_are_those_of_the_frames_on_show_four_times_a_second(movie, maps):
     frame = int(time / RATE_HZ * movie.fps)
     pictures = movie.frames(frame, frame + 1).astype(np.float32) / 255
     np.testing.assert_allclose(maps.parts[0][time], energy_and_colour(pictures)[0], atol=1e-5)
-    np.testing.assert_allclose(maps.parts[4][time], RandomNetwork()(pictures)[2][0], atol=1e-5)
-    assert [part.shape[-1] for part in maps.parts] == [16, 16, 16, 16, 8]
+    np.testing.assert_allclose(maps.parts[4][time], VentralNetwork.trained().look(pictures)[2][0], atol=1e-4)
+    assert [part.shape[-1] for part in maps.parts] == [16, 16, 16, 16, 8, 4]
 
 
 def test_batches_and_frame_sizes_change_nothing_but_rounding(movie, maps):
@@ -115,7 +115,7 @@ def mapped(neurons):
     """Centres of receptive fields as a mapping experiment finds them, (voxels, xy) degrees."""
     frames, places = movies_of_bars(np.random.default_rng(0), 600)
     moved = np.roll(frames, 1, axis=2)
-    parts = (energy_and_colour(frames), motion_energy(frames, moved), *RandomNetwork()(frames))
+    parts = (energy_and_colour(frames), motion_energy(frames, moved), *VentralNetwork.trained().look(frames))
     meaning = np.random.default_rng(1).normal(size=(600, neurons._meaning.shape[1])).astype(np.float32)
     values = neurons.respond(Maps(parts, meaning)).values
     weight = np.maximum(values**2 - np.median(values**2, axis=0), 0) ** 2  # a patch in the field, of either sign
@@ -132,7 +132,7 @@ def test_mapping_with_patches_recovers_the_planted_retinotopy(neurons, mapped, a
 def test_mt_prefers_the_planted_direction(neurons):
     angles = np.arange(24) * 15.0
     now, before = (np.concatenate([grating(angle, phase) for angle in angles]) for phase in (0.6, 0.0))
-    parts = (energy_and_colour(now), motion_energy(now, before), *RandomNetwork()(now))
+    parts = (energy_and_colour(now), motion_energy(now, before), *VentralNetwork.trained().look(now))
     meaning = np.zeros((24, neurons._meaning.shape[1]), np.float32)
     values = neurons.respond(Maps(parts, meaning)).values[:, neurons.cortex.rows("MT")]
     towards = np.angle(np.exp(1j * np.radians(angles)) @ values)

@@ -1,16 +1,14 @@
 """What the vertices of the simulated cortex answer to a movie, before the blood: from pixels and from the truth.
 
 Early areas pool oriented contrast energy, motion energy and colour under their receptive fields; the middle ones pool
-feature maps of a random convolutional network (no decoder of neuroreel has its architecture or its weights, so that
-nothing is opened with its own key); the late ones follow the meaning of what is shown. An area mixes the three as
-`MIXTURE` says.
+the stages of a trained network (no decoder of neuroreel has its architecture or its weights, so that nothing is opened
+with its own key); the late ones follow the meaning of what is shown. An area mixes the three as `MIXTURE` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -22,31 +20,28 @@ from neuroreel.simulate.categories import CATEGORIES, GROUP_OF, GROUPS
 from neuroreel.simulate.cortex import FIELD_DEG, Cortex
 from neuroreel.simulate.movies import Movie
 
-if TYPE_CHECKING:
-    import torch
-
 RATE_HZ = 4.0
 """How often a neural response is computed."""
 
 GRID = 16
+STAGE_CHANNELS = (24, 48, 96, 128)  # of `simulate.ventral`, which needs torch and is imported when it looks
 SEEN = 64  # side in pixels at which movies are looked at
 ORIENTATIONS, WAVELENGTHS_PX, DIRECTIONS = 4, (5.0, 10.0), 8
-STAGES = ((5, 24), (3, 48), (3, 96))  # kernel and channels of the random network's stages, each of which halves the map
 ATTRIBUTES = 16
-TUNED_CHANNELS = 6  # channels of a stage that a vertex mixes
+TUNED_CHANNELS = (6, 6, 6, 24)  # channels of each stage that a vertex mixes: late ones see patterns of many
 LIGHT_AND_COLOURS = (2.0, 1.2, 1.2)  # SDs of their weights, where those of contours are 1
 ORIENTATION_WIDTH, DIRECTION_WIDTH = 1.5, 2.0  # concentrations of the von Mises tuning curves
 
-# shares of the variance from: energy and colour, motion, stage 1, 2, 3 of the network, meaning
-MIXTURE: Mapping[str, tuple[float, float, float, float, float, float]] = {
-    "V1": (0.9, 0.1, 0.0, 0.0, 0.0, 0.0),
-    "V2": (0.5, 0.1, 0.4, 0.0, 0.0, 0.0),
-    "V3": (0.2, 0.15, 0.4, 0.25, 0.0, 0.0),
-    "V4": (0.1, 0.0, 0.1, 0.7, 0.1, 0.0),
-    "LO": (0.0, 0.0, 0.0, 0.2, 0.4, 0.4),
-    "MT": (0.05, 0.85, 0.1, 0.0, 0.0, 0.0),
-    "FFA": (0.0, 0.0, 0.0, 0.0, 0.15, 0.85),
-    "PPA": (0.0, 0.0, 0.0, 0.0, 0.15, 0.85),
+# shares of the variance from: energy and colour, motion, the network's stages 1 to 4, meaning
+MIXTURE: Mapping[str, tuple[float, float, float, float, float, float, float]] = {
+    "V1": (0.9, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "V2": (0.4, 0.1, 0.5, 0.0, 0.0, 0.0, 0.0),
+    "V3": (0.1, 0.1, 0.3, 0.5, 0.0, 0.0, 0.0),
+    "V4": (0.0, 0.0, 0.0, 0.3, 0.7, 0.0, 0.0),
+    "LO": (0.0, 0.0, 0.0, 0.0, 0.3, 0.6, 0.1),
+    "MT": (0.1, 0.6, 0.15, 0.15, 0.0, 0.0, 0.0),
+    "FFA": (0.0, 0.0, 0.0, 0.0, 0.0, 0.6, 0.4),
+    "PPA": (0.0, 0.0, 0.0, 0.0, 0.0, 0.6, 0.4),
 }
 PREFERRED: Mapping[str, tuple[str, ...]] = {"FFA": ("person", "animal"), "PPA": ("building", "furniture", "vehicle")}
 
@@ -109,11 +104,11 @@ class Neurons:
         voxels = len(cortex.area)
         self.orientation_deg = rng.uniform(0, 180, size=voxels)
         self.direction_deg = rng.uniform(0, 360, size=voxels)
-        self.shares = np.array([MIXTURE.get(str(name), (0.0,) * 6) for name in cortex.area])
+        self.shares = np.array([MIXTURE.get(str(name), (0.0,) * 7) for name in cortex.area])
         self._tuning = [
             _early_tuning(self.orientation_deg, rng),
             _direction_tuning(self.direction_deg),
-            *(_sparse_tuning(voxels, channels, rng) for _, channels in STAGES),
+            *(_sparse_tuning(voxels, *pair, rng) for pair in zip(STAGE_CHANNELS, TUNED_CHANNELS, strict=True)),
         ]
         self._meaning = _semantic_tuning(cortex, rng)
 
@@ -153,14 +148,16 @@ def look_at(video: Video, movie: Movie, *, batch: int = 256, progress: Callable[
     """
     count = int(np.floor(video.shape[0] / video.fps * RATE_HZ + 1e-6))
     numbers = np.minimum(np.floor(np.arange(count) / RATE_HZ * video.fps + 1e-6).astype(int), video.shape[0] - 1)
-    network = RandomNetwork()
+    from neuroreel.simulate.ventral import VentralNetwork
+
+    network = VentralNetwork.trained()
     kept: list[tuple[np.ndarray, ...]] = []
     for start in range(0, count, batch):
         wanted = numbers[start : start + batch]
         first = max(0, int(wanted[0]) - 1)
         frames = video.frames(first, int(wanted[-1]) + 1)
         now, before = _seen(frames[wanted - first]), _seen(frames[np.maximum(wanted - 1, 0) - first])
-        kept.append((energy_and_colour(now), motion_energy(now, before), *network(now)))
+        kept.append((energy_and_colour(now), motion_energy(now, before), *map(_shrink, network.look(now))))
         if progress is not None:
             progress(min(start + batch, count))
     return Maps(tuple(np.concatenate(part) for part in zip(*kept, strict=True)), meaning_of(movie, numbers))
@@ -194,8 +191,8 @@ def energy_and_colour(frames: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             padded = pad(torch.from_numpy(grey[:, None]), (half,) * 4, mode="reflect")
             found = conv2d(padded, torch.from_numpy(np.stack(pairs)[:, None]), stride=2)
-            parts.append(_shrink(torch.hypot(found[:, :ORIENTATIONS], found[:, ORIENTATIONS:])))
-    parts.append(_shrink(torch.from_numpy(np.stack(colours, axis=1))))
+            parts.append(_shrink(torch.hypot(found[:, :ORIENTATIONS], found[:, ORIENTATIONS:]).numpy()))
+    parts.append(_shrink(np.stack(colours, axis=1)))
     return np.concatenate(parts, axis=1)
 
 
@@ -219,37 +216,8 @@ def motion_energy(now: np.ndarray, before: np.ndarray) -> np.ndarray:
         out = np.empty((len(now), DIRECTIONS, GRID, GRID), dtype=np.float32)
         for channel, angle in enumerate(2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS):
             part = float(np.cos(angle)) * along[:, :1] - float(np.sin(angle)) * along[:, 1:]
-            out[:, channel : channel + 1] = _shrink(part.clamp_min(0))
+            out[:, channel : channel + 1] = _shrink(part.clamp_min(0).numpy())
     return np.sqrt(out)
-
-
-class RandomNetwork:
-    """Three strided convolutions with random zero-mean filters, rectified and divisively normalised over channels."""
-
-    def __init__(self, seed: int = 20180701) -> None:
-        rng = generator(seed, "random-network")
-        self.filters = []
-        channels = 3
-        for size, out in STAGES:
-            weights = rng.normal(size=(out, channels, size, size))
-            weights -= weights.mean(axis=(1, 2, 3), keepdims=True)
-            weights /= np.sqrt((weights**2).sum(axis=(1, 2, 3), keepdims=True))
-            self.filters.append(weights.astype(np.float32))
-            channels = out
-
-    def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Return the maps of each stage, (n, channels, side, side), for frames (n, SEEN, SEEN, 3)."""
-        import torch
-        from torch.nn.functional import conv2d, relu
-
-        x = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))) - 0.5
-        maps = []
-        with torch.inference_mode():
-            for weights in self.filters:
-                x = relu(conv2d(x, torch.from_numpy(weights), stride=2, padding=weights.shape[-1] // 2))
-                x = x / (0.1 + x.pow(2).mean(dim=1, keepdim=True).sqrt())
-                maps.append(_shrink(x))
-        return maps
 
 
 def meaning_of(movie: Movie, frames: np.ndarray) -> np.ndarray:
@@ -284,12 +252,13 @@ def _gabor(wavelength_px: float, angle: float, phase: float) -> np.ndarray:
     return (kernel / np.linalg.norm(kernel)).astype(np.float32)
 
 
-def _shrink(planes: torch.Tensor) -> np.ndarray:
+def _shrink(planes: np.ndarray) -> np.ndarray:
     """Return planes (n, channels, side, side) averaged down to GRID x GRID, or as they are where they are smaller."""
+    import torch
     from torch.nn.functional import avg_pool2d
 
     step = planes.shape[-1] // GRID
-    return np.ascontiguousarray((avg_pool2d(planes, step) if step > 1 else planes).numpy())
+    return np.ascontiguousarray(avg_pool2d(torch.from_numpy(planes), step).numpy() if step > 1 else planes)
 
 
 def receptive_fields(cortex: Cortex, side: int = GRID) -> np.ndarray:
@@ -325,9 +294,9 @@ def _von_mises(angle_deg: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(np.exp(width * (np.cos(np.radians(angle_deg)) - 1)))
 
 
-def _sparse_tuning(voxels: int, channels: int, rng: np.random.Generator) -> np.ndarray:
-    """Return weights (voxels, channels) with a few channels for each vertex, of both signs."""
-    chosen = rng.random((voxels, channels)).argsort(axis=1)[:, :TUNED_CHANNELS]
+def _sparse_tuning(voxels: int, channels: int, tuned: int, rng: np.random.Generator) -> np.ndarray:
+    """Return weights (voxels, channels) with so many tuned channels for each vertex, of both signs."""
+    chosen = rng.random((voxels, channels)).argsort(axis=1)[:, :tuned]
     strength = rng.exponential(size=chosen.shape) * rng.choice([1.0, -0.5], size=chosen.shape)
     weights = np.zeros((voxels, channels), dtype=np.float32)
     np.put_along_axis(weights, chosen, strength.astype(np.float32), axis=1)

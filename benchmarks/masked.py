@@ -151,7 +151,7 @@ def make_step(net: nn.Module, loss: Callable[[], Tensor], *, plain: bool, dtype:
         nn.utils.clip_grad_norm_(net.parameters(), 0.8)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        return float(value)
+        return float(value.detach())
 
     return step
 
@@ -222,11 +222,12 @@ def measure_speed(config: MaskedConfig, voxels: int, batch: int, repeats: int, p
 
 
 WORLD = {"minutes": 24.0, "test_minutes": 4.0, "train_repeats": 2, "test_repeats": 4, "rest_minutes": 20.0}
-RECOVERY = MaskedConfig(trs=2)
+RECOVERY = MaskedConfig(dim=96, depth=2, decoder_dim=96, decoder_depth=1, trs=2)
 VARIANTS = {
     "cortical order": {"order": "cortical"},
     "flat order": {"order": "flat"},
-    "cortical order, shared embedding as published": {"order": "cortical", "embedding": "shared"},
+    "flat order, shared embedding": {"order": "flat", "embedding": "shared"},
+    "cortical order, random start": {"order": "cortical", "start": "random"},
 }
 
 
@@ -248,14 +249,25 @@ def clean(run: Run) -> Run:
     return replace(run, bold=clean_run(run.bold, settings, run.confounds))
 
 
-def windows(runs: list[np.ndarray], trs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return windows one after the other (n, trs, voxels), and the number of each one's run (n,)."""
-    cut = [np.stack([data[at : at + trs] for at in range(0, len(data) - trs + 1, trs)]) for data in runs]
+def windows(runs: list[np.ndarray], trs: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return windows that begin every `step` volumes (n, trs, voxels), and the number of each one's run (n,)."""
+    cut = [np.stack([data[at : at + trs] for at in range(0, len(data) - trs + 1, step)]) for data in runs]
     return np.concatenate(cut), np.repeat(np.arange(len(cut)), [len(each) for each in cut])
 
 
-def compare(store: Path, seed: int, config: MaskedConfig, loop: LoopConfig, subjects: int) -> dict[str, Any]:
-    """Return held-out R2 of the first subject by order of the patches, of ridge and of the mean."""
+def compare(
+    store: Path,
+    seed: int,
+    config: MaskedConfig,
+    loop: LoopConfig,
+    subjects: int,
+    variants: list[str],
+    figures: Path | None = None,
+) -> dict[str, Any]:
+    """Return held-out R2 of the first subject by variant, beside the ridge's and the mean's under the same masks.
+
+    The ridge is fitted on the very windows that the network trains on.
+    """
     table, _ = store_table(store)
     names = list(dict.fromkeys(row["run"] for row in table))
     parts = {side: tuple(Segment(run=name) for name in names if f"task-{side}" in name) for side in ("train", "test")}
@@ -264,25 +276,51 @@ def compare(store: Path, seed: int, config: MaskedConfig, loop: LoopConfig, subj
     first = runs[0].subject
     chosen = list(dict.fromkeys(run.subject for run in runs))[:subjects]
     kept = [run for run in runs if run.subject in chosen]
-    train, groups = windows([run.read() for run in kept if run.subject == first], config.trs)
+    train, groups = windows([run.read() for run in kept if run.subject == first], config.trs, 1)
     held = read_store(store, subjects=[first], runs=[part.run for part in split.test]).recordings[0].runs
-    test, _ = windows([clean(run).bold.data for run in held], config.trs)
-    out: dict[str, Any] = {"voxels": spaces[first].size, "train_windows": len(train), "test_windows": len(test)}
-    for name, changes in VARIANTS.items():
+    test, _ = windows([clean(run).bold.data for run in held], config.trs, config.trs)
+    out: dict[str, Any] = {
+        "variants": variants,
+        "voxels": spaces[first].size,
+        "train_windows": len(train),
+        "test_windows": len(test),
+    }
+    curves: dict[str, np.ndarray] = {}
+    for name in variants:
         start = time.process_time()
-        brain = MaskedBrain(config.model_copy(update=changes), seed=seed)
+        brain = MaskedBrain(config.model_copy(update=VARIANTS[name]), seed=seed)
         trained = brain.fit(kept, spaces, loop=loop.model_copy(update={"seed": seed}), cpu=True, pool=16)
         score = score_recovery(brain, first, train, test, masks=4, seed=seed, groups=groups)
         cpu_s = time.process_time() - start
         out[name] = {"r2": score.r2, "cpu_seconds": cpu_s, "loss": float(trained.losses[-100:].mean())}
         say(f"seed {seed} {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in score.r2.items()))
+        curves[name] = trained.losses
+        if figures is not None:
+            draw(brain, first, test, curves, figures)
     return out
+
+
+def draw(brain: MaskedBrain, subject: str, test: np.ndarray, curves: dict[str, np.ndarray], folder: Path) -> None:
+    """Write figures of the latest network's recovery of the held-out volume that stands out most, and of all losses."""
+    from neuroreel.report.masked_figures import loss_picture, recovery_picture
+
+    moments, patches = brain.moments(subject), brain.patches(subject)
+    mask = brain.masks(subject, 1)[0]
+    truth, made = (moments.apply(each)[:, 0] for each in (test, brain.recover(test, subject, mask)))
+    row = int(np.argmax((truth**2).mean(1)))
+    shown, why = recovery_picture(patches.space, truth[row], patches.spread(mask), made[row])
+    say(why)
+    name = list(curves)[-1].replace(" ", "-").replace(",", "")
+    for picture in (shown, loss_picture(curves)):
+        if picture is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{picture.name}-{name}.png").write_bytes(picture.png)
 
 
 def summarise(seeds: dict[str, Any]) -> dict[str, Any]:
     """Return mean and SD over seeds of each variant's R2 beside the ridge's and the mean's for the same masks."""
     out = {}
-    for name in VARIANTS:
+    for name in next(iter(seeds.values()))["variants"]:
         rows = [seed[name]["r2"] for seed in seeds.values()]
         out[name] = {
             key: {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
@@ -305,18 +343,20 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16", "float32"), help="by default what a training here would take")
     parser.add_argument("--compare", type=Path, metavar="WORK", help="compare orders there, on simulated studies")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--subjects", type=int, default=2, help="that the comparison pre-trains on")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--subjects", type=int, default=1, help="that the comparison pre-trains on")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS)[:2])
+    parser.add_argument("--figures", type=Path, help="of the comparison, to a folder")
     parser.add_argument("--out", type=Path, help="keep the result there, beside what an earlier call kept")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result: dict[str, Any] = {"threads": args.threads, "versions": versions()}
     if args.compare is not None:
-        loop = LoopConfig(steps=args.steps, batch=64, rate=1.5e-3, average=0.998)
+        loop = LoopConfig(steps=args.steps, batch=64, rate=2e-3, average=0.99, precision="float32")
         seeds = {}
         for seed in range(args.seeds):
             store = make_world(args.compare, seed)
-            seeds[str(seed)] = compare(store, seed, RECOVERY, loop, args.subjects)
+            seeds[str(seed)] = compare(store, seed, RECOVERY, loop, args.subjects, args.variants, args.figures)
             result["compare"] = {"seeds": seeds, "summary": summarise(seeds), "world": WORLD, "subjects": args.subjects}
             result["compare"] |= {"config": RECOVERY.model_dump(mode="json"), "loop": loop.model_dump(mode="json")}
             keep(result, args.out)

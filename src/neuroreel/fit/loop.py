@@ -62,7 +62,7 @@ class LoopConfig(Config):
     clip : largest norm of the gradient; None for no limit.
     average : decay of the exponential moving average of the weights; 0 for none.
     precision : "auto" computes in bfloat16 where the device has it and gains by it (any GPU that has it, a processor
-        with AMX), "bf16" always, "float32" never; the weights are float32.
+        with AMX or AVX-512 BF16), "bf16" always, "float32" never; the weights are float32.
     compile : compile the network (torch.compile).
     checkpoint_every : steps between two checkpoints; 0 for one at the end only.
     keep : checkpoints to keep.
@@ -429,7 +429,7 @@ def device_dtype(precision: str, device: torch.device) -> torch.dtype:
 def _gains_by_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    return device == "cpu" and bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _to(value: Any, device: torch.device) -> Any:

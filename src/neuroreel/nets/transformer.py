@@ -10,9 +10,25 @@ from torch.nn import functional
 
 from neuroreel.core import checks
 
+FEW, MANY = 8, 512  # tokens
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return the softmax of scaled products of q and k, applied to v: (batch, heads, tokens, width) each.
+
+    Vaswani et al. 2017, equation 1, by `scaled_dot_product_attention`; but written out where the fused kernel of a
+    processor is slower than that: over few tokens, and in bfloat16, where its backward pass takes 2.6 times as long.
+    """
+    tokens = q.shape[-2]
+    slow = q.device.type == "cpu" and (tokens <= FEW or (q.dtype == torch.bfloat16 and tokens <= MANY))
+    if not slow:
+        return functional.scaled_dot_product_attention(q, k, v)
+    with torch.autocast(q.device.type, enabled=False):
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+
 
 class Attention(nn.Module):
-    """Self-attention over the tokens (..., tokens, dim), by `scaled_dot_product_attention`.
+    """Self-attention over the tokens (batch, tokens, dim).
 
     Vaswani et al. 2017, equation 1, with several heads.
     """
@@ -27,7 +43,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what each token takes from all, of the same shape."""
         q, k, v = self._split(x)
-        mixed = functional.scaled_dot_product_attention(q, k, v)  # (batch, heads, tokens, dim / heads)
+        mixed = attend(q, k, v)  # (batch, heads, tokens, dim / heads)
         return self.out(mixed.transpose(1, 2).reshape(x.shape))
 
     def weights(self, x: Tensor) -> Tensor:

@@ -1,0 +1,665 @@
+"""Train the world's generator and its judges, which ship with the package, on the simulated world and its captions.
+
+    python scripts/train_world.py --work world --stage all
+
+Clips, captions and truths are drawn once, from seeds that no simulated subject uses; no simulated fMRI is read. Every
+stage goes on from its last checkpoint, and `--stage export` packs whatever stages are done. On a GPU pass
+`--device cuda`. Each stage's seconds are in the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroreel.core.files import atomic, sha256, write_text
+from neuroreel.fit.loop import LoopConfig, Progress, in_batches, train
+from neuroreel.nets.weights import fill, read_state, write_state
+from neuroreel.simulate.captions import parse_caption
+from neuroreel.simulate.categories import CATEGORIES
+from neuroreel.simulate.colours import COLOURS
+from neuroreel.simulate.sampling import sample_clips
+from neuroreel.simulate.scenes import ACTIONS, DIRECTIONS, TURNS
+
+ROOT = Path(__file__).parents[1]
+SIZE, FRAMES, FPS, LATENTS = 64, 6, 3.0, 4
+PART = 500
+SEEDS = {"train": 8_000_000, "judge": 8_300_000, "test": 8_900_000}
+TOKENS = 24
+OBJECT_WEIGHT = 4.0
+"""How much more the middle of the object weighs in the diffusion's loss than the background."""
+DROPPED = 0.12
+"""Share of captions left out, for guidance without a classifier (Ho & Salimans 2022, arXiv 2207.12598)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line says."""
+
+    work: Path
+    clips: int
+    steps: int | None
+    seed: int
+    cpu: bool
+    workers: int
+
+    def config(self, **settings: Any) -> LoopConfig:
+        """Return the settings of a stage's training."""
+        if self.steps is not None:
+            settings["steps"] = self.steps
+        every = max(1, min(250, settings["steps"] // 4))
+        return LoopConfig(
+            **{"betas": (0.9, 0.99), "clip": 1.0, "weight_decay": 0.01, "average": 0.998, "warm_up": 0.03}
+            | settings
+            | {"checkpoint_every": every, "seed": self.seed}
+        )
+
+
+def draw_part(folder: Path, name: str, part: int) -> None:
+    """Draw the clips, captions and truths of one part, unless they lie there."""
+    file = folder / f"{name}-{part:03d}.npz"
+    if not file.is_file():
+        clips, truth = sample_clips(PART, frames=FRAMES, size=SIZE, fps=FPS, seed=SEEDS[name] + part, per_scene=2)
+        with atomic(file) as partial, partial.open("wb") as stream:
+            np.savez(stream, clips=clips, **truth)
+
+
+def draw(job: Job, name: str, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return clips (n, frames, size, size, 3), mapped from a file, and their truths; the same for any workers."""
+    folder = job.work / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = range(-(-n // PART))
+    missing = [part for part in parts if not (folder / f"{name}-{part:03d}.npz").is_file()]
+    if missing:
+        with ProcessPoolExecutor(job.workers) as pool:
+            list(pool.map(draw_part, [folder] * len(missing), [name] * len(missing), missing))
+    truths = []
+    for part in parts:
+        with np.load(folder / f"{name}-{part:03d}.npz") as arrays:
+            truths.append({key: arrays[key] for key in arrays.files if key != "clips"})
+    whole = folder / f"{name}-{len(parts) * PART}.npy"
+    if not whole.is_file():
+        with atomic(whole) as partial:
+            shape = (len(parts) * PART, FRAMES, SIZE, SIZE, 3)
+            clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            for part in parts:
+                with np.load(folder / f"{name}-{part:03d}.npz") as arrays:
+                    clips[part * PART : (part + 1) * PART] = arrays["clips"]
+            clips.flush()
+    return np.load(whole, mmap_mode="r"), {key: np.concatenate([t[key] for t in truths]) for key in truths[0]}
+
+
+def places(truth: dict[str, np.ndarray]) -> np.ndarray:
+    """Return x, y and size of the object in every frame of every clip, (n, frames, 3), by its speed at half time."""
+    since = (np.arange(FRAMES) - (FRAMES - 1) / 2) / FPS  # (frames,) s
+    x = truth["x"][:, None] + truth["velocity_x"][:, None] * since
+    y = truth["y"][:, None] + truth["velocity_y"][:, None] * since
+    size = truth["size"][:, None] * np.exp(truth["growth"][:, None] * since)
+    return np.stack([x, y, size], -1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of arrays, with one of the frames of every clip where `clips` are to be read as pictures."""
+
+    arrays: dict[str, np.ndarray]
+    pictures: tuple[str, ...] = ()
+
+    def epoch(self, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return all rows in another order, in batches."""
+        return in_batches(rng.permutation(len(next(iter(self.arrays.values())))), batch)
+
+    def read(self, rows: np.ndarray, seeds: np.ndarray) -> dict[str, Any]:
+        """Return the given rows; which frame of a clip, its seed says."""
+        order = np.argsort(rows)  # a mapped file is read forwards
+        back = np.argsort(order)
+        found = {}
+        for name, array in self.arrays.items():
+            part = array[rows[order]][back]
+            if name in self.pictures:
+                part = part[np.arange(len(rows)), seeds % part.shape[1]]
+            found[name] = torch.from_numpy(np.ascontiguousarray(part))
+        return found
+
+
+def fit(job: Job, stage: str, net: nn.Module, loss: Callable[..., Tensor], source: Any, config: LoopConfig) -> float:
+    """Train a stage's network, leave its average in its folder, and return the seconds of this run."""
+    started = last = time.perf_counter()
+
+    def say(now: Progress) -> None:
+        nonlocal last
+        if time.perf_counter() - last > 20 or now.step == now.steps:
+            last = time.perf_counter()
+            row = (
+                f"{stage} {now.step}/{now.steps} loss {now.loss:.4f} {now.samples_per_s:.0f}/s, {now.eta_s:.0f} s left"
+            )
+            print(row, flush=True)
+
+    folder = job.work / stage
+    trained = train(net, loss, source, config, folder=folder / "checkpoints", on_progress=say, cpu=job.cpu)
+    state = net.cpu().state_dict()
+    if trained.average:
+        fill(net, state | trained.average)
+    net.eval()
+    write_state(folder / "weights.safetensors", net)
+    seconds = time.perf_counter() - started
+    tail = float(np.mean(trained.losses[-100:]))
+    facts = {"fit": config.model_dump(mode="json"), "seconds": round(seconds), "clips": job.clips, "last_loss": tail}
+    write_text(folder / "facts.json", json.dumps(facts | {"samples_per_s": trained.samples_per_s}, indent=2) + "\n")
+    return seconds
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """Return frames (n, h, w, 3) uint8 as (n, 3, h, w) in -1..1."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def build_autoencoder() -> Any:
+    from neuroreel.nets.autoencoder import FoldedAutoencoder
+
+    return FoldedAutoencoder(latent_channels=LATENTS, sample_size=SIZE)
+
+
+class PosteriorNoise(nn.Module):
+    """The autoencoder with its loss: squared error, of the edges too, and a small penalty on the latents."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the loss of each picture."""
+        posterior = self.net.encode(x).latent_dist
+        found = self.net.decode(posterior.sample()).sample
+        wrong = (found - x).square().mean((1, 2, 3)) + 0.1 * (found - x).abs().mean((1, 2, 3))
+        edges = sum((found.diff(dim=d) - x.diff(dim=d)).abs().mean((1, 2, 3)) for d in (2, 3))
+        return wrong + 0.1 * edges + 1e-5 * posterior.kl() / x[0].numel() * 64
+
+
+def stage_autoencoder(job: Job) -> None:
+    clips, _ = draw(job, "train", job.clips)
+    torch.manual_seed(job.seed)
+    net = build_autoencoder()
+    source = Rows({"clips": clips}, ("clips",))
+    config = job.config(steps=4000, batch=4, rate=2e-3, average=0.995)
+    fit(job, "autoencoder", PosteriorNoise(net), lambda m, batch: m(to_pixels(batch["clips"])), source, config)
+    net.whiten(to_pixels(torch.from_numpy(clips[:1000:2, 0].copy())))
+    write_state(job.work / "autoencoder" / "whitened.safetensors", net)
+
+
+def load_autoencoder(job: Job) -> Any:
+    net = build_autoencoder()
+    fill(net, read_state(job.work / "autoencoder" / "whitened.safetensors"))
+    return net.eval()
+
+
+def build_tokenizer(folder: Path, captions: np.ndarray) -> Any:
+    """Return the tokenizer of the world's captions, made if it isn't there: byte pairs, every word one token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    if not (folder / "vocab.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+        plain.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=2000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False, min_frequency=2
+        )
+        plain.train_from_iterator((c.replace(",", " ,") for c in captions), trainer)
+        merges = [tuple(pair) for pair in json.loads(plain.to_str())["model"]["merges"]]
+        words = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
+        words = [*dict.fromkeys(words), "<|startoftext|>", "<|endoftext|>"]
+        text = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)
+        write_text(folder / "merges.txt", text)
+        write_text(folder / "vocab.json", json.dumps({word: i for i, word in enumerate(words)}))
+        vocabulary = json.loads((folder / "vocab.json").read_text())
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def build_clip(tokenizer: Any) -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    common = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "projection_dim": 128}
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    text = common | {"num_hidden_layers": 2, "vocab_size": len(tokenizer), "max_position_embeddings": TOKENS}
+    text |= {"bos_token_id": start, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
+    vision = common | {"num_hidden_layers": 4, "image_size": SIZE, "patch_size": 8}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128)
+    config.initializer_factor = 1.0
+    return CLIPModel(config)
+
+
+class Told(nn.Module):
+    """The text encoder, and heads that tell from its pooled output what the caption says."""
+
+    def __init__(self, clip: Any, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.text_model = clip.text_model
+        self.heads = nn.ModuleDict({name: nn.Linear(128, n) for name, n in sizes.items()})
+
+    def forward(self, ids: Tensor, said: dict[str, Tensor]) -> Tensor:
+        """Return the loss of each caption."""
+        read = self.text_model(input_ids=ids).pooler_output
+        return named_loss(self.heads, read, said)
+
+
+class Paired(nn.Module):
+    """CLIP's loss (Radford et al. 2021, arXiv 2103.00020, fig. 3) for a picture encoder beside a text encoder that
+    stays as it is (Zhai et al. 2022, arXiv 2111.07991); heads that name what the caption says quicken the start.
+    """
+
+    def __init__(self, clip: Any, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.vision_model, self.visual_projection = clip.vision_model, clip.visual_projection
+        self.text_projection, self.logit_scale = clip.text_projection, clip.logit_scale
+        self.heads = nn.ModuleDict({name: nn.Linear(128, n) for name, n in sizes.items()})
+
+    def forward(self, frames: Tensor, read: Tensor, said: dict[str, Tensor]) -> Tensor:
+        """Return the loss of each pair."""
+        seen = self.vision_model(pixel_values=to_pixels(frames)).pooler_output
+        image = F.normalize(self.visual_projection(seen), dim=-1)
+        text = F.normalize(self.text_projection(read), dim=-1)
+        logits = self.logit_scale.exp().clamp(max=100) * image @ text.T
+        pairs = torch.arange(len(logits), device=logits.device)
+        loss = F.cross_entropy(logits, pairs, reduction="none") + F.cross_entropy(logits.T, pairs, reduction="none")
+        return loss / 2 + 0.3 * named_loss(self.heads, seen, said)
+
+
+def named_loss(heads: nn.ModuleDict, embedding: Tensor, said: dict[str, Tensor]) -> Tensor:
+    """Return the cross-entropy (n,) of all heads; what a caption doesn't say costs nothing."""
+    losses = [F.cross_entropy(heads[name](embedding), said[name], reduction="none", ignore_index=-1) for name in heads]
+    return torch.stack(losses).sum(0)
+
+
+SAID = ("category", "colour", "background", "place", "size", "action", "direction", "pan")
+
+
+def said_of(captions: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Return the numbers of what captions say, -1 where they are silent on the place, and how many there are."""
+    parsed = [parse_caption(str(caption)) for caption in captions]
+    numbers, sizes = {}, {}
+    for name in SAID:
+        values = sorted({row[name] for row in parsed} - ({""} if name == "place" else set()))
+        numbers[name] = np.array([values.index(row[name]) if row[name] in values else -1 for row in parsed])
+        sizes[name] = len(values)
+    return numbers, sizes
+
+
+def ids_of(tokenizer: Any, captions: Any) -> np.ndarray:
+    """Return token numbers (n, tokens), padded."""
+    texts = [str(caption) for caption in captions]
+    return np.array(tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True)["input_ids"])
+
+
+def stage_text(job: Job) -> None:
+    """Train the text encoder to tell what captions say."""
+    _, truth = draw(job, "train", job.clips)
+    tokenizer = build_tokenizer(job.work / "tokenizer", truth["caption"])
+    numbers, sizes = said_of(truth["caption"])
+    torch.manual_seed(job.seed)
+    net = Told(build_clip(tokenizer), sizes)
+    source = Rows({"ids": ids_of(tokenizer, truth["caption"])} | numbers)
+    config = job.config(steps=600, batch=64, rate=1e-3, warm_up=0.06, average=0.99)
+    fit(job, "text", net, lambda m, b: m(b["ids"], {name: b[name] for name in SAID}), source, config)
+
+
+def load_part(job: Job, stage: str, net: nn.Module) -> None:
+    """Fill what a stage has trained of a network."""
+    state = read_state(job.work / stage / "weights.safetensors")
+    own = net.state_dict()
+    fill(net, own | {key: value for key, value in state.items() if key in own})
+
+
+def stage_clip(job: Job) -> None:
+    """Train the picture encoder beside the finished text encoder."""
+    clips, truth = draw(job, "train", job.clips)
+    tokenizer = build_tokenizer(job.work / "tokenizer", truth["caption"])
+    numbers, sizes = said_of(truth["caption"])
+    torch.manual_seed(job.seed)
+    clip = build_clip(tokenizer)
+    load_part(job, "text", clip)
+    read = tokens_of(tokenizer, clip, truth["caption"])[1]
+    net = Paired(clip, sizes)
+    config = job.config(steps=1000, batch=96, rate=1.5e-3, warm_up=0.06, average=0.99)
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        return model(b["clips"], b["read"], {name: b[name] for name in SAID})
+
+    fit(job, "clip", net, loss, Rows({"clips": clips, "read": read} | numbers, ("clips",)), config)
+
+
+def load_clip(job: Job, stages: tuple[str, ...]) -> tuple[Any, Any]:
+    """Return the tokenizer and a CLIPModel with what the given stages have trained."""
+    tokenizer = build_tokenizer(job.work / "tokenizer", np.array([]))
+    net = build_clip(tokenizer)
+    for stage in stages:
+        load_part(job, stage, net)
+    return tokenizer, net.eval()
+
+
+def build_unet(frames: int) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        in_channels=LATENTS * frames,
+        out_channels=LATENTS * frames,
+        block_out_channels=(48, 112) if frames == 1 else (48, 96),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=4,  # the number of heads, whatever its name says
+        norm_num_groups=16,
+        addition_embed_type="text",
+        encoder_hid_dim=None,
+    )
+
+
+def build_scheduler() -> Any:
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
+
+
+def latents_of(job: Job, clips: np.ndarray) -> np.ndarray:
+    """Return the latents of clips, (n, frames, channels, 16, 16) float16, mapped from a file."""
+    file = job.work / "data" / f"latents-{len(clips)}.npy"
+    if not file.is_file():
+        net = load_autoencoder(job)
+        with atomic(file) as partial, torch.inference_mode():
+            shape = (len(clips), FRAMES, LATENTS, SIZE // 4, SIZE // 4)
+            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+            for start in range(0, len(clips), 50):
+                frames = torch.from_numpy(clips[start : start + 50].copy()).flatten(0, 1)
+                out[start : start + 50] = net.encode(to_pixels(frames)).latent_dist.mode().unflatten(0, (-1, FRAMES))
+            out.flush()
+    return np.load(file, mmap_mode="r")
+
+
+@torch.inference_mode()
+def tokens_of(tokenizer: Any, clip: Any, captions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return of captions the last hidden states, (n, tokens, 128) float16, and the pooled ones, (n, 128) float32."""
+    ids = torch.from_numpy(ids_of(tokenizer, captions))
+    parts = [clip.text_model(input_ids=part) for part in ids.split(500)]
+    tokens = torch.cat([part.last_hidden_state.half() for part in parts])
+    return tokens.numpy(), torch.cat([part.pooler_output for part in parts]).numpy()
+
+
+class Diffusion(nn.Module):
+    """A U-Net with its loss: v-prediction (Salimans & Ho 2022, arXiv 2202.00512), t from a logistic normal."""
+
+    def __init__(self, unet: nn.Module, silent: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("silent", silent, persistent=False)
+        self.register_buffer("kept", build_scheduler().alphas_cumprod, persistent=False)
+
+    def forward(self, x: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+        """Return the loss of each row."""
+        n, device = len(x), x.device
+        t = (torch.sigmoid(torch.randn(n, device=device)) * 1000).long().clamp(0, 999)
+        noise = torch.randn_like(x)
+        alpha, sigma = self.kept[t].sqrt()[:, None, None, None], (1 - self.kept[t]).sqrt()[:, None, None, None]
+        without = torch.rand(n, device=device) < DROPPED
+        tokens = torch.where(without[:, None, None], self.silent, tokens)
+        found = self.unet(alpha * x + sigma * noise, t, tokens).sample
+        wrong = (found - (alpha * noise - sigma * x)).square()  # (n, frames * channels, h, w)
+        weight = object_weight(places, x.shape[-1]).repeat_interleave(LATENTS, 1)
+        return (wrong * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
+
+
+def object_weight(places: Tensor, side: int) -> Tensor:
+    """Return the weight (n, frames, side, side) of places (n, frames, 3): 1, and more around the object."""
+    at = (torch.arange(side, device=places.device) + 0.5) / side
+    x, y, size = places.unbind(-1)
+    far = (at - x[..., None]).square()[..., None, :] + (at - y[..., None]).square()[..., :, None]
+    return 1 + OBJECT_WEIGHT * torch.exp(-far / (2 * (0.45 * size[..., None, None]).square()))
+
+
+def diffusion_parts(job: Job) -> tuple[dict[str, np.ndarray], Tensor]:
+    clips, truth = draw(job, "train", job.clips)
+    tokenizer, clip = load_clip(job, ("text",))
+    silent = torch.from_numpy(tokens_of(tokenizer, clip, [""])[0]).float()
+    tokens = tokens_of(tokenizer, clip, truth["caption"])[0]
+    return {"x": latents_of(job, clips), "places": places(truth), "tokens": tokens}, silent
+
+
+def stage_unet(job: Job) -> None:
+    arrays, silent = diffusion_parts(job)
+    torch.manual_seed(job.seed)
+    net = Diffusion(build_unet(1), silent)
+    config = job.config(steps=6000, batch=32, rate=2e-3)
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        return model(b["x"].float(), b["tokens"].float(), b["places"][:, None])
+
+    fit(job, "unet", net, loss, Rows(arrays, ("x", "places")), config)
+
+
+def stage_video(job: Job) -> None:
+    arrays, silent = diffusion_parts(job)
+    torch.manual_seed(job.seed)
+    net = Diffusion(build_unet(FRAMES), silent)
+    config = job.config(steps=4000, batch=32, rate=2e-3)
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        return model(b["x"].float().flatten(1, 2), b["tokens"].float(), b["places"])
+
+    fit(job, "video", net, loss, Rows(arrays), config)
+
+
+def build_classifier(frames: int) -> Any:
+    from neuroreel.nets.residual import ResidualConfig, ResidualNet
+
+    heads = {"category": len(CATEGORIES), "colour": len(COLOURS), "place": 3}
+    heads = heads if frames == 1 else {"category": len(CATEGORIES), "doing": len(DOINGS)}
+    widths = (32, 64, 128, 192) if frames == 1 else (32, 48, 64, 96)
+    return ResidualNet(ResidualConfig(size=SIZE, frames=frames, widths=widths, heads=heads, placed=("place", "doing")))
+
+
+DOINGS = tuple(
+    sorted(
+        {f"drift {way}" for way in DIRECTIONS} | {f"rotate {turn}" for turn in TURNS} | set(ACTIONS[1:]) - {"rotate"}
+    )
+)
+
+
+def labels_of(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the numbers of every clip's category, colour and doing."""
+    doing = [f"{a} {d}".strip() for a, d in zip(truth["action"], truth["direction"], strict=True)]
+    known = {"category": CATEGORIES, "colour": tuple(COLOURS), "doing": DOINGS}
+    named = {"category": truth["category"], "colour": truth["colour"], "doing": doing}
+    return {name: np.array([known[name].index(str(value)) for value in named[name]]) for name in known}
+
+
+def stage_judge(job: Job) -> None:
+    clips, truth = draw(job, "judge", job.clips)
+    torch.manual_seed(job.seed + 1)
+    net = build_classifier(1)
+    labels = labels_of(truth)
+    source = Rows({"clips": clips, "places": places(truth), **labels}, ("clips", "places"))
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        found = model(net.pixels(b["clips"]))
+        wrong = sum(F.cross_entropy(found[name], b[name], reduction="none") for name in ("category", "colour"))
+        return wrong + 20 * (found["place"] - b["places"]).square().sum(1)
+
+    fit(job, "judge", net, loss, source, job.config(steps=2400, batch=32, rate=3e-3, average=0.99))
+
+
+def stage_video_classifier(job: Job) -> None:
+    clips, truth = draw(job, "judge", job.clips)
+    torch.manual_seed(job.seed + 2)
+    net = build_classifier(FRAMES)
+    source = Rows({"clips": clips, **labels_of(truth)})
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        found = model(net.pixels(b["clips"]))
+        return F.cross_entropy(found["category"], b["category"], reduction="none") + F.cross_entropy(
+            found["doing"], b["doing"], reduction="none"
+        )
+
+    fit(job, "video_classifier", net, loss, source, job.config(steps=2000, batch=32, rate=3e-3, average=0.99))
+
+
+def write_network(net: Any, folder: Path) -> None:
+    """Write a network of diffusers or transformers in float16, to be opened in float32."""
+    net.half().save_pretrained(folder, safe_serialization=True)
+    file = folder / "config.json"
+    write_text(file, file.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+
+
+def write_classifier(job: Job, frames: int, folder: Path) -> None:
+    """Write a classifier in float16, with its settings."""
+    net = build_classifier(frames)
+    load_part(job, "judge" if frames == 1 else "video_classifier", net)
+    folder.mkdir(parents=True)
+    net.config.save(folder / "config.json")
+    write_state(folder / "weights.safetensors", net, half=True)
+
+
+def write_unet(job: Job, stage: str, frames: int, folder: Path) -> None:
+    """Write a U-Net in float16."""
+    net = Diffusion(build_unet(frames), torch.zeros(1, TOKENS, 128))
+    load_part(job, stage, net)
+    write_network(net.unet, folder)
+
+
+def write_text_encoder(job: Job, folder: Path) -> None:
+    """Write CLIP's text encoder alone, as a pipeline wants it."""
+    from transformers import CLIPTextModel
+
+    clip = load_clip(job, ("text",))[1]
+    encoder = CLIPTextModel(clip.config.text_config)
+    fill(encoder, clip.text_model.state_dict())
+    write_network(encoder, folder)
+
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["neuroreel.nets.autoencoder", "FoldedAutoencoder"],
+}
+
+
+Writers = dict[str, tuple[tuple[str, ...], Callable[[Path], object], dict[str, list[str]]]]
+"""By part: the stages that must be done, what writes it into a folder, and the names of a classifier's values."""
+
+
+def write_tokenizer(job: Job, folder: Path) -> None:
+    """Write the tokenizer, in the older layout of two files too."""
+    load_clip(job, ())[0].save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        write_text(folder / name, (job.work / "tokenizer" / name).read_text())
+
+
+def export(job: Job, out: Path) -> None:
+    """Write the generator's parts of all stages that are done, and the card."""
+    heads = {"category": list(CATEGORIES), "doing": list(DOINGS)}
+    writers: Writers = {
+        "scheduler": ((), lambda path: build_scheduler().save_pretrained(path), {}),
+        "tokenizer": (("text",), lambda path: write_tokenizer(job, path), {}),
+        "text_encoder": (("text",), lambda path: write_text_encoder(job, path), {}),
+        "clip": (("text", "clip"), lambda path: write_network(load_clip(job, ("text", "clip"))[1], path), {}),
+        "vae": (("autoencoder",), lambda path: write_network(load_autoencoder(job), path), {}),
+        "unet": (("unet",), lambda path: write_unet(job, "unet", 1, path), {}),
+        "video_unet": (("video",), lambda path: write_unet(job, "video", FRAMES, path), {}),
+        "video_classifier": (("video_classifier",), lambda path: write_classifier(job, FRAMES, path), heads),
+    }
+    pack(job, out, writers, {"model_index.json": json.dumps(INDEX, indent=2) + "\n"})
+
+
+def export_judge(job: Job, out: Path) -> None:
+    """Write the judge, which is no part of the package, and its card."""
+    heads = {"category": list(CATEGORIES), "colour": list(COLOURS), "place": ["x", "y", "size"]}
+    pack(job, out, {"judge": (("judge",), lambda path: write_classifier(job, 1, path), heads)}, {})
+
+
+def pack(job: Job, out: Path, writers: Writers, texts: dict[str, str]) -> None:
+    """Write a folder of parts and texts with a card that has the SHA-256 of every file of a part."""
+    with atomic(out) as partial:
+        partial.mkdir(parents=True)
+        card: dict[str, Any] = {"trained_on": "clips of the simulated world and their captions", "parts": {}}
+        for part, (stages, write, classes) in writers.items():
+            if not all((job.work / stage / "facts.json").is_file() for stage in stages):
+                print(f"{part} is left out: {', '.join(stages)} not done")
+                continue
+            write(partial / part)
+            files = sorted(path for path in (partial / part).rglob("*") if path.is_file())
+            digests = {path.relative_to(partial).as_posix(): sha256(path) for path in files}
+            facts = {stage: json.loads((job.work / stage / "facts.json").read_text()) for stage in stages}
+            size = sum(path.stat().st_size for path in files)
+            card["parts"][part] = {"files": digests, "bytes": size, "training": facts}
+            if classes:
+                card["parts"][part]["classes"] = classes
+        for name, text in texts.items():
+            write_text(partial / name, text)
+        card["bytes"] = sum(part["bytes"] for part in card["parts"].values())
+        card["command"] = "python scripts/train_world.py --work world --stage all"
+        write_text(partial / "card.json", json.dumps(card, indent=2) + "\n")
+    print(f"{card['bytes'] / 1e6:.2f} MB in {out}")
+
+
+STAGES: dict[str, Callable[[Job], None]] = {
+    "autoencoder": stage_autoencoder,
+    "text": stage_text,
+    "clip": stage_clip,
+    "judge": stage_judge,
+    "unet": stage_unet,
+    "video": stage_video,
+    "video_classifier": stage_video_classifier,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is drawn, and for checkpoints")
+    parser.add_argument("--out", type=Path, default=ROOT / "src" / "neuroreel" / "weights" / "world")
+    parser.add_argument("--judge-out", type=Path, default=ROOT / "benchmarks" / "judge")
+    parser.add_argument("--stage", choices=[*STAGES, "all", "export"], default="all")
+    parser.add_argument("--clips", type=int, default=24_000, help="clips to draw, a multiple of 500")
+    parser.add_argument("--steps", type=int, help="steps of the stage, for a trial")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    job = Job(args.work, args.clips, args.steps, args.seed, args.device == "cpu", args.threads)
+    for stage in STAGES if args.stage == "all" else {args.stage} - {"export"}:
+        STAGES[stage](job)
+    if args.stage in ("all", "export"):
+        export(job, args.out)
+        export_judge(job, args.judge_out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""From noise to latents: diffusers' samplers by name, and the loop that they share, with classifier-free guidance.
+
+Sources: DDIM, Song et al. 2021, arXiv 2010.02502; PNDM, Liu et al. 2022, arXiv 2202.09778; DPM-Solver++, Lu et al.
+2022, arXiv 2211.01095; UniPC, Zhao et al. 2023, arXiv 2302.04867; guidance, Ho & Salimans 2022, arXiv 2207.12598,
+eq. 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroreel.core import checks
+from neuroreel.core.errors import ConfigError
+from neuroreel.core.seeds import generator
+
+SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ddim": ("DDIMScheduler", {}),
+        "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+        "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+        "unipc": ("UniPCMultistepScheduler", {}),
+    }
+)
+"""The class in diffusers of every sampler, and the settings that it has beside those of the training's noise."""
+
+
+def make_sampler(name: str, noise: Mapping[str, Any]) -> Any:
+    """Return a sampler for a network that was trained with the given noise.
+
+    Parameters
+    ----------
+    name : one of SAMPLERS.
+    noise : config of the scheduler of the training: its betas, what is predicted, how time steps are spaced.
+
+    Raises
+    ------
+    ConfigError : the name is unknown.
+    """
+    import diffusers
+
+    kind, settings = SAMPLERS[checks.one_of("sampler", name, SAMPLERS)]
+    return getattr(diffusers, kind).from_config(dict(noise) | dict(settings))
+
+
+def seeded_noise(seed: int, shape: Sequence[int], rows: Sequence[int], name: str = "sample") -> Tensor:
+    """Return normal noise (rows, *shape) float32; a row's noise depends on the seed and its number alone."""
+    drawn = [generator(seed, name, int(row)).standard_normal(tuple(shape), dtype=np.float32) for row in rows]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty((0, *shape))
+
+
+@torch.no_grad()
+def denoise(
+    unet: Any, noise: Tensor, tokens: Tensor, silent: Tensor, sampler: Any, *, steps: int = 25, guidance: float = 3.0
+) -> Tensor:
+    """Return latents (n, channels, h, w) made from noise of that shape.
+
+    Parameters
+    ----------
+    unet : a `UNet2DConditionModel`, or anything called like one.
+    tokens : condition of every row, (n, tokens, width).
+    silent : condition that says nothing, (1, tokens, width) or (n, tokens, width).
+    sampler : as of `make_sampler`; its steps are set here.
+    steps : network evaluations, or pairs of them with guidance.
+    guidance : w of found = silent + w (told - silent); at 1 the silent half isn't computed.
+
+    Raises
+    ------
+    ConfigError : the steps or the width of the tokens are wrong.
+    """
+    whole = isinstance(steps, int) and steps >= 1
+    checks.require(whole, "steps", "must be a whole number of 1 or more", steps, error=ConfigError)
+    wanted = getattr(getattr(unet, "config", None), "cross_attention_dim", tokens.shape[-1])
+    rule = f"must be that of the network ({wanted})"
+    checks.require(tokens.shape[-1] == wanted, "token width", rule, tokens.shape[-1], error=ConfigError)
+    guided = guidance != 1.0
+    told = torch.cat([silent.expand_as(tokens), tokens]) if guided else tokens
+    sampler.set_timesteps(steps, device=noise.device)
+    x = noise * sampler.init_noise_sigma
+    for t in sampler.timesteps:
+        scaled = sampler.scale_model_input(x, t)
+        found = unet(torch.cat([scaled, scaled]) if guided else scaled, t, told).sample
+        if guided:
+            without, within = found.chunk(2)
+            found = without + guidance * (within - without)
+        x = sampler.step(found, t, x).prev_sample
+    return x

@@ -78,7 +78,7 @@ class FoldedAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Conv2d(wide, 2 * latent_channels, 3, 1, 1),
         )
         self.quant_conv: Any = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
-        nn.init.constant_(self.quant_conv.bias.data[latent_channels:], FIRST_LOG_VARIANCE)
+        nn.init.constant_(self.quant_conv.get_parameter("bias").data[latent_channels:], FIRST_LOG_VARIANCE)
         self.post_quant_conv: Any = nn.Conv2d(latent_channels, latent_channels, 1)
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, back, 3, 1, 1),

@@ -1,3 +1,5 @@
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from neuroreel.brain.stream import Moments, WindowStream, components, draw_masks
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.seeds import generator
 from neuroreel.core.sets import Segment, Split, Window
-from neuroreel.core.store import write_store
+from neuroreel.core.store import store_table, write_store
 from neuroreel.core.types import Bold, Dataset, Recording, Run, Space
 from neuroreel.fit.loop import LoopConfig
 from neuroreel.nets.transformer import Attention, Block, sine_positions
@@ -250,6 +252,11 @@ def test_the_mean_predictors_r2_is_nought_and_the_ridges_that_of_a_fit_by_hand()
 # many subjects, the store
 
 
+def store_of(folder: Path) -> tuple[Path, Split]:
+    """Return the store that `toy_store` wrote, and its split."""
+    return folder / "toy.zarr", store_table(folder / "toy.zarr")[1]["b"]
+
+
 def toy_store(folder: Path) -> tuple[Path, Split]:
     subjects = {"01": 40, "02": 52}
     recordings = tuple(
@@ -437,8 +444,45 @@ def test_a_fit_goes_on_from_its_checkpoint_and_refuses_one_of_other_voxels(tmp_p
     for name, value in whole.net.state_dict().items():
         assert torch.equal(resumed.net.state_dict()[name], value), name
     other = memory_runs([toy_run("a", voxels=44)])
-    with pytest.raises(DataError, match=r"got other voxels.01 \(40, not 44\)"):
+    with pytest.raises(DataError, match=r"got other voxels.01 \(40 voxels of toy volume, .*, not 44 voxels of toy"):
         MaskedBrain(TINY).fit(*other, loop=loop, folder=tmp_path, cpu=True)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_many_subjects_train_alike_on_one_and_two_processes(tmp_path: Path, kind: str) -> None:
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import test_masked as t\n"
+        "path, split = t.store_of(Path(sys.argv[2]))\n"
+        "loop = t.LOOP.model_copy(update={'steps': 8})\n"
+        "brain = t.MaskedBrain(t.TINY)\n"
+        "done = brain.fit(*t.store_runs(path, split), loop=loop, cpu=True, folder=Path(sys.argv[3]))\n"
+        "print(*done.losses)\n"
+    )
+    toy_store(tmp_path)
+    sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+    curves = {}
+    for processes in (1, 2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        known = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        if processes > 1:
+            known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+            known |= sharded if kind == "fsdp" else {}
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path), str(tmp_path / str(processes))],
+                stdout=subprocess.PIPE,
+                text=True,
+                env=known | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}),
+            )
+            for rank in range(processes)
+        ]
+        outputs = [each.communicate(timeout=300)[0] for each in started]
+        curves[processes] = [float(value) for value in outputs[0].split()]
+    assert len(curves[1]) == 8
+    np.testing.assert_allclose(curves[2], curves[1], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

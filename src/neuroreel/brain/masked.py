@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from neuroreel.brain.patches import (
     Patches,
     describe,
+    fingerprint,
     load_space,
     make_patches,
     neighbours,
@@ -130,7 +131,10 @@ class MaskedBrain:
             pool=pool,
             together=together,
         )
-        facts = {"masked": self.config.model_dump(mode="json"), "voxels": {s: spaces[s].size for s in counts}}
+        facts = {
+            "masked": self.config.model_dump(mode="json"),
+            "voxels": {s: fingerprint(self.patches(s).space) for s in counts},
+        }
         several = len(self._subjects) > 1
         trained = train(
             self.net,

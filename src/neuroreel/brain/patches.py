@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -220,6 +221,14 @@ def same_space(a: Space, b: Space) -> bool:
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
+
+
+def fingerprint(space: Space) -> str:
+    """Return a space in words with a checksum of where its voxels lie: equal for the same voxels in the same order."""
+    digest = hashlib.sha256()
+    for array, kind in ((space.index, np.int64), (space.hemisphere, np.str_), (space.affine, np.float64)):
+        digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=kind).tobytes())
+    return f"{describe(space)}, checksum {digest.hexdigest()[:8]}"
 
 
 def describe(space: Space) -> str:

@@ -147,6 +147,11 @@ class MaskedBrain:
             facts=facts,
             some_unused=several,
         )
+        if trained.weights:
+            self.net = MaskedNet(self.config)
+            for subject, each in self._subjects.items():
+                self.net.ends[key_of(subject)] = Ends(self.config, each.patches.voxels)
+            self.net.load_state_dict(trained.weights)
         self.net.to("cpu")
         self._trained = True
         if trained.average:

@@ -156,6 +156,7 @@ class Trained:
     ----------
     losses : (steps,) of every step, those before a resume too.
     average : the moving average of the weights by name, empty where none was asked for.
+    weights : the whole network's, where it is sharded over processes (FSDP) and stays so; empty elsewhere.
     resumed_at : the step that this run went on from; 0 for none.
     samples_per_s : of this run, all processes together.
     precision : "bf16" or "float32", as computed.
@@ -163,6 +164,7 @@ class Trained:
 
     losses: np.ndarray
     average: dict[str, Tensor]
+    weights: dict[str, Tensor]
     resumed_at: int
     samples_per_s: float
     precision: str
@@ -278,6 +280,7 @@ class _Run:
         return Trained(
             np.array(self.losses),
             {name: whole(value).cpu() for name, value in self.average.items()},
+            {n: whole(v).cpu() for n, v in self.plain.state_dict().items()} if self.engine.is_fsdp2 else {},
             begun,
             config.batch * done / seconds if done else 0.0,
             "bf16" if self.dtype == torch.bfloat16 else "float32",

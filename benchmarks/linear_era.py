@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 from neuroreel.core.files import write_text
@@ -26,11 +27,12 @@ RESULTS = Path(__file__).parent / "results" / "linear_era.json"
 
 
 def provenance(seed: int) -> dict[str, object]:
-    """Return the command, the seed, the commit, the versions and the threads that a result comes from."""
+    """Return the command (without its folder), seed, commit, versions and threads that a result comes from."""
     root = Path(__file__).parents[1]
+    words = pairwise(["", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *("FOLDER" if before == "--folder" else word for before, word in words)]),
         "seed": seed,
         "commit": asked.stdout.strip() or None,
         "versions": versions(),

@@ -7,7 +7,12 @@ from neuroreel.testing import check_system
 BLIND = {"mean-frame", "no-brain"}
 
 
-@pytest.mark.parametrize("name", system_names())
+SLOW = {"wen2018"}  # minutes at its defaults; its own tests hold it to the protocol at a small size
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.heavy) if name in SLOW else name for name in system_names()]
+)
 def test_every_system_keeps_the_protocol(name: str) -> None:
     check_system(find_system(name), learns=name not in BLIND)
 

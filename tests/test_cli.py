@@ -82,7 +82,7 @@ def test_settings_go_to_the_run_or_to_one_system(call: Call, arrays: Path, tmp_p
         (("fit", "nothing.zarr", "run", "--system", "mean-frame"), "store must be"),
         (("fit", "nothing.zarr", "run", "--system", "ridge"), "system must be one of"),
         (("evaluate", "nothing"), "run must be a folder that `neuroreel fit` wrote, got no run.json"),
-        (("datasets", "info", "nothing"), "must be one of haxby2001-slice, szinte2024"),
+        (("datasets", "info", "nothing"), "data set must be one of cc2017, haxby2001-slice, szinte2024, got 'nothing'"),
         (("simulate", "out", "-s", "noise=3"), "config key must be one of blind, ceilings, "),
         (("simulate", "out", "--minutes", "-1"), "minutes is wrong: input should be greater than 0, got -1"),
     ],

@@ -93,7 +93,7 @@ def test_batches_and_frame_sizes_change_nothing_but_rounding(movie, maps):
     short = make_movie("seen", minutes=0.2, size=64, fps=8, seed=1)
     whole, pieces = look_at(short.to_video(), short), look_at(short.to_video(), short, batch=7)
     for a, b in zip(whole.parts, pieces.parts, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     large = make_movie("seen", minutes=0.2, size=128, fps=8, seed=1)
     for a, b in zip(whole.parts[:2], look_at(large.to_video(), large).parts[:2], strict=True):
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
@@ -14,7 +15,7 @@ from neuroreel.core.types import Space
 from neuroreel.report.cortex import draw_surface, load_surfaces, on_vertices
 from neuroreel.report.figures import COLOURS, SOFT, STYLE, Picture, colour_bar, new_figure, picture, short, side_legend
 
-VIEWS = (("posterior", "L"), ("posterior", "R"), ("ventral", "L"), ("ventral", "R"))
+VIEWS = tuple((view, letter) for view in ("posterior", "medial", "ventral") for letter in "LR")
 
 
 def recovery_picture(
@@ -39,12 +40,15 @@ def recovery_picture(
     rows = {"true": truth, "what was seen": np.where(hidden, np.nan, truth), "recovered": recovered}
     r = float(np.corrcoef(truth[hidden], recovered[hidden])[0, 1])
     with rc_context(STYLE):
-        figure = new_figure(10.5, 6.4)
+        figure = new_figure(10.5, 5.2)
         grid = figure.subplots(len(rows), len(VIEWS))
-        for row, (label, values) in zip(grid, rows.items(), strict=True):
+        for row, values in zip(grid, rows.values(), strict=True):
             for axes, (view, letter) in zip(row, VIEWS, strict=True):
                 shown = on_vertices(space, values, letter, len(surfaces[letter].coordinates))
                 draw_surface(axes, surfaces[letter], shown, view, letter, norm, cmap)
+        for column in grid.T:
+            _look_closer(column)
+        for row, label in zip(grid, rows, strict=True):
             row[0].text(-0.04, 0.5, label, rotation=90, va="center", ha="right", transform=row[0].transAxes)
         for axes, (view, letter) in zip(grid[0], VIEWS, strict=True):
             axes.set_title(f"{view}, {'left' if letter == 'L' else 'right'}", color=SOFT, fontsize=9)
@@ -58,6 +62,22 @@ def recovery_picture(
             "noise of a voxel's own can't be.",
             f"Three rows of inflated cortex: true activity, what was seen, and what was recovered; r = {r:.2f}.",
         ), ""
+
+
+def _look_closer(column: Sequence[Axes]) -> None:
+    """Show of each surface in a column the square where the first one is in colour."""
+    drawn = column[0].collections[0]
+    colours = np.asarray(drawn.get_facecolor())[:, :3]
+    coloured = np.flatnonzero(np.ptp(colours, axis=1) > 0.03)
+    if not len(coloured):
+        return
+    paths = list(drawn.get_paths())
+    corners = np.concatenate([np.asarray(paths[number].vertices) for number in coloured])
+    low, high = np.percentile(corners, 1, axis=0), np.percentile(corners, 99, axis=0)
+    middle, half = (low + high) / 2, 0.62 * float((high - low).max())
+    for axes in column:
+        axes.set_xlim(middle[0] - half, middle[0] + half)
+        axes.set_ylim(middle[1] - half, middle[1] + half)
 
 
 def loss_picture(curves: Mapping[str, np.ndarray], name: str = "masked_losses", window: int = 50) -> Picture:
@@ -79,6 +99,7 @@ def loss_picture(curves: Mapping[str, np.ndarray], name: str = "masked_losses", 
             axes.plot(np.arange(len(smooth)) + width / 2 + 0.5, smooth, color=colour, label=short(label, 28))
             low, high = min(low, float(smooth.min())), max(high, float(smooth.max()))
         room = 0.12 * max(high - low, 1e-6)
+        axes.axhline(1.0, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.2, label="the mean")
         axes.set(xlabel="step", ylabel="squared error, masked voxels (SD²)", ylim=(low - room, high + room))
         side_legend(axes)
         ends = "; ".join(f"{label}: {np.mean(losses[-window:]):.3f}" for label, losses in curves.items())

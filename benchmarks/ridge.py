@@ -302,7 +302,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, help=f"default {SIZE[name]}, with --large {LARGE[name]}")
     parser.add_argument("--quick", action="store_true", help="a small size, to see that it works")
     parser.add_argument("--large", action="store_true", help="whole-cortex size from disk, neuroreel alone")
-    parser.add_argument("--repeats", type=int, default=2, help="further runs of neuroreel and himalaya's two best")
+    parser.add_argument("--repeats", type=int, default=1, help="further runs of neuroreel and himalaya's two best")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--skip", nargs="*", default=[], choices=[*CANDIDATES][1:], metavar="CANDIDATE")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")

@@ -138,7 +138,7 @@ def main() -> None:
         result["clips"] = clip_shares(world, films, captions[: args.clips])
         result["clips"]["real"] = clip_shares(world, clips[: args.clips], captions[: args.clips])
         if args.sheet is not None:
-            strips = np.concatenate([clips[:10], films[:10]], 1).reshape(-1, *clips.shape[2:])
+            strips = np.concatenate([clips[: len(films)], films], 1)[:10].reshape(-1, *clips.shape[2:])
             write_sheet(args.sheet.with_stem(f"{args.sheet.stem}-clips"), strips)
     if args.sheet is not None:
         pairs = np.stack([frames[:60].reshape(5, 12, *frames.shape[1:]), made[:60].reshape(5, 12, *made.shape[1:])], 1)

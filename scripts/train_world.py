@@ -101,8 +101,13 @@ def draw(job: Job, name: str, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]
 
 
 def places(truth: dict[str, np.ndarray]) -> np.ndarray:
-    """Return x, y and size of the object in every frame of every clip, (n, frames, 3), by its speed at half time."""
+    """Return x, y and size of the object in every frame of every clip, (n, frames, 3), by its speed at half time.
+
+    What bounces turns within a clip, so that it has the place of half time in the frames far from that.
+    """
     since = (np.arange(FRAMES) - (FRAMES - 1) / 2) / FPS  # (frames,) s
+    turns = (truth["action"] == "bounce")[:, None]
+    since = np.where(turns & (abs(since) > 1 / FPS), 0.0, since)  # (n, frames)
     x = truth["x"][:, None] + truth["velocity_x"][:, None] * since
     y = truth["y"][:, None] + truth["velocity_y"][:, None] * since
     size = truth["size"][:, None] * np.exp(truth["growth"][:, None] * since)
@@ -499,13 +504,15 @@ def stage_judge(job: Job) -> None:
     clips, truth = draw(job, "judge", job.clips)
     torch.manual_seed(job.seed + 1)
     net = build_classifier(1)
-    labels = labels_of(truth)
-    source = Rows({"clips": clips, "places": places(truth), **labels}, ("clips", "places"))
+    nn.init.zeros_(net.heads["place"].weight)
+    nn.init.constant_(net.heads["place"].bias, 0.5)
+    labels, middle = labels_of(truth), slice(FRAMES // 2 - 1, FRAMES // 2 + 1)
+    source = Rows({"clips": clips[:, middle], "places": places(truth)[:, middle], **labels}, ("clips", "places"))
 
     def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
         found = model(net.pixels(b["clips"]))
         wrong = sum(F.cross_entropy(found[name], b[name], reduction="none") for name in ("category", "colour"))
-        return wrong + 20 * (found["place"] - b["places"]).square().sum(1)
+        return wrong + 10 * F.smooth_l1_loss(found["place"], b["places"], reduction="none", beta=0.1).sum(1)
 
     fit(job, "judge", net, loss, source, job.config(steps=2400, batch=32, rate=3e-3, average=0.99))
 

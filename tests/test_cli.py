@@ -105,6 +105,15 @@ def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch, 
         main()
 
 
+def test_even_what_nobody_foresaw_is_a_sentence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr("neuroreel.datasets.cards.known", fail)
+    code, _, err = call("datasets", "info", "szinte2024")
+    assert code == 1 and err == "neuroreel: unexpected RuntimeError: first second (--debug shows where)\n"
+
+
 def test_wrong_usage_is_exit_2(call: Call) -> None:
     assert call("prepare")[0] == 2
     assert call("dream")[0] == 2

@@ -313,6 +313,12 @@ def main() -> None:
                 raise
             typer.echo(f"neuroreel: {error}", err=True)
             sys.exit(1)
+        except Exception as error:
+            if "--debug" in sys.argv:
+                raise
+            text = " ".join(str(error).split()) or "no more is known"
+            typer.echo(f"neuroreel: unexpected {type(error).__name__}: {text} (--debug shows where)", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             typer.echo(
                 "neuroreel: stopped; what was finished is kept, and the same command goes on from there", err=True

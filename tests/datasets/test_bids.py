@@ -74,6 +74,12 @@ def test_all_subjects_tasks_and_runs_are_found_in_natural_order(study):
     ]
 
 
+def test_a_folder_may_be_named_from_where_one_is(study, monkeypatch):
+    monkeypatch.chdir(study.parent)
+    here, there = read_bids(study.name), read_bids(study)
+    assert [run.bold.run for one in here for run in one.runs] == [run.bold.run for one in there for run in one.runs]
+
+
 def test_choices_pick_subject_task_and_run(study):
     assert len(bids_study(study, task="movie").runs) == 4
     assert [each.subject for each in bids_study(study, subject="sub-02").runs] == ["02"] * 3

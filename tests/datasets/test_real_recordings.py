@@ -50,7 +50,9 @@ def test_every_study_in_the_table_has_a_card_of_its_name() -> None:
         card, read = cards.known(name)
         assert card.name == name and callable(read) and card.licence and card.citation and (card.files or card.by_hand)
         assert all(len(checksum) == 64 for checksum in card.files.values())
-    with pytest.raises(ConfigError, match=r"^data set must be one of cc2017, haxby2001-slice, szinte2024, got 'haxby'$"):
+    with pytest.raises(
+        ConfigError, match=r"^data set must be one of cc2017, haxby2001-slice, szinte2024, got 'haxby'$"
+    ):
         cards.known("haxby")
 
 

@@ -186,7 +186,7 @@ def bids_study(folder: str | Path, **choice: Any) -> Study:
     Parameters and errors as in `read_bids`.
     """
     chosen = BidsChoice.build(choice)
-    root, index = _derivatives(Path(folder), chosen)
+    root, index = _derivatives(Path(folder).resolve(), chosen)
     runs = _runs(_one_output(_filter(_bolds(index, chosen), chosen, root), chosen, root), root)
     subjects = {
         name: _subject(name, runs, index, chosen, root) for name in dict.fromkeys(run[0].subject for run in runs)

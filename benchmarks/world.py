@@ -141,8 +141,10 @@ def main() -> None:
             strips = np.concatenate([clips[: len(films)], films], 1)[:10].reshape(-1, *clips.shape[2:])
             write_sheet(args.sheet.with_stem(f"{args.sheet.stem}-clips"), strips)
     if args.sheet is not None:
-        pairs = np.stack([frames[:60].reshape(5, 12, *frames.shape[1:]), made[:60].reshape(5, 12, *made.shape[1:])], 1)
-        write_sheet(args.sheet, pairs.reshape(-1, *frames.shape[1:]))
+        columns = min(12, len(made))
+        n = min(5, len(made) // columns) * columns
+        pairs = np.stack([part[:n].reshape(-1, columns, *part.shape[1:]) for part in (frames, made)], 1)
+        write_sheet(args.sheet, pairs.reshape(-1, *frames.shape[1:]), columns)
     text = json.dumps(result, indent=2)
     if args.out is not None:
         write_text(args.out, text + "\n")

@@ -364,7 +364,7 @@ def build_unet(frames: int) -> Any:
         sample_size=SIZE // 4,
         in_channels=LATENTS * frames,
         out_channels=LATENTS * frames,
-        block_out_channels=(48, 112) if frames == 1 else (48, 96),
+        block_out_channels=(48, 96),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),

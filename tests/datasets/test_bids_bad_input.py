@@ -231,7 +231,7 @@ def test_fewer_volumes_than_the_stimulus_needs(folder):
     image = nibabel.load(folder / NIFTI)
     save_with(folder, image.get_fdata(dtype=np.float32)[..., :8])
     edit(folder, f"{RUN}_desc-confounds_timeseries.tsv", lambda text: "\n".join(text.split("\n")[:9]) + "\n")
-    rule = "volumes must be 10 or more to last as long as the stimulus (20 s), got 8"
+    rule = "volumes of sub-01 run task-movie_run-1 must be 10 or more to last as long as the stimulus (20 s), got 8"
     assert sentence(folder) == f"{rule} ({folder / NIFTI})"
 
 

@@ -36,12 +36,11 @@ import numpy as np
 from pydantic import field_validator
 
 from neuroreel.core import checks
-from neuroreel.core.clock import to_samples
 from neuroreel.core.config import Config
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.sets import Window
-from neuroreel.core.study import RunSource, Study
-from neuroreel.core.types import Bold, Event, Recording, Run, Space, Video
+from neuroreel.core.study import RunSource, Study, require_volumes
+from neuroreel.core.types import Bold, Recording, Run, Space
 from neuroreel.datasets import bids_images as images
 from neuroreel.datasets.bids_stimuli import show, stimulus_files
 from neuroreel.datasets.bids_tables import read_confounds, read_events, read_json
@@ -546,7 +545,7 @@ def _read_run(files: _Files, subject: _Subject) -> Run:
         return Run(bold, name, confounds=confounds)
     rows = read_events(files.events, files.category)
     shown, video, events = show(rows, stimulus_files(rows, files.stimuli, files.events), name, files.events)
-    _long_enough(bold, video, events, files.bold[0])
+    require_volumes(bold, video, events, files.bold[0])
     return Run(bold, shown, video, events, confounds)
 
 
@@ -555,14 +554,3 @@ def _seconds(sidecar: Mapping[str, Any], key: str, file: Path) -> float | None:
     ok = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     checks.require(ok, key, "must be a number of seconds", repr(value), file)
     return None if value is None else float(value)
-
-
-def _long_enough(bold: Bold, video: Video | None, events: Sequence[Event], file: Path) -> None:
-    """Raise DataError if the scan stops half a volume or more before what was shown does."""
-    stops = [event.onset_s + event.duration_s for event in events]
-    if video is not None:
-        stops.append(video.start_s + video.shape[0] / video.fps)
-    stop_s = max(stops, default=bold.stop_s)
-    needed = to_samples(stop_s - bold.start_s, bold.tr_s)
-    rule = f"must be {needed} or more to last as long as the stimulus ({stop_s:g} s)"
-    checks.require(bold.n_trs >= needed, "volumes", rule, bold.n_trs, file)

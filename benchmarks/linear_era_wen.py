@@ -149,7 +149,10 @@ def decoding(system: Wen2018, sets: Sets, seed: int) -> dict[str, Any]:
 
 
 def categories(made: Reconstruction, truth: Samples) -> dict[str, Any]:
-    """Return top-1, top-3 and top-5 accuracy over clips, and over scenes by the mean log-probability of their clips."""
+    """Return top-1, top-3 and top-5 accuracy over clips, and over scenes by the mean log-probability of their clips.
+
+    A clip of a category that training never showed is a miss.
+    """
     assert made.probabilities is not None
     names, p = made.categories, np.log(made.probabilities + 1e-12)
     scenes = np.unique(truth.block)
@@ -157,9 +160,10 @@ def categories(made: Reconstruction, truth: Samples) -> dict[str, Any]:
     label = np.array([truth.category[truth.block == scene][0] for scene in scenes])
     found: dict[str, Any] = {"categories": len(names), "chance_top1": 1 / len(names), "scenes": len(scenes)}
     for of, values, labels in (("clips", p, truth.category), ("scenes", mean, label)):
-        true = one_hot(labels, names)
+        known = np.isin(labels, names)
+        true = one_hot(labels[known], names)
         for top in (1, 3, 5):
-            found[f"top{top}_{of}"] = float(np.mean(nway(values, true, len(names), top=top)))
+            found[f"top{top}_{of}"] = float(nway(values[known], true, len(names), top=top).sum() / len(labels))
     return found
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from neuroreel.core import checks
 from neuroreel.core.clock import to_samples
 from neuroreel.core.types import Event, Video
+from neuroreel.core.video import write_video
 from neuroreel.simulate.captions import caption_of
 from neuroreel.simulate.rendering import stage_of
 from neuroreel.simulate.scenes import Scene, make_scenes
@@ -197,24 +196,14 @@ def write_mp4(path: str | Path, movie: Movie, *, crf: int = 16, progress: Callab
     path = Path(path)
     checks.require(isinstance(crf, int) and 0 <= crf <= 51, "crf", "must be a whole number from 0 to 51", crf, path)
     checks.require(path.parent.is_dir(), "folder of the movie", "must exist", path.parent, path)
-    part = path.with_name(f".{path.stem}.part.mp4")
-    try:
-        with av.open(str(part), "w") as container:
-            rate = Fraction(movie.fps).limit_denominator(1001)
-            stream = container.add_stream(
-                "libx264", rate=rate, options={"crf": str(crf), "g": "15", "preset": "veryfast"}
-            )
-            stream.width = stream.height = movie.size
-            stream.pix_fmt = "yuv420p"
-            which = movie.scene_of(np.arange(movie.n_frames))
-            for frame in range(movie.n_frames):
-                picture = movie.frames(frame, frame + 1)[0]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-                last = frame + 1 == movie.n_frames
-                if progress is not None and (last or which[frame + 1] != which[frame]):
-                    progress(frame + 1)
-            container.mux(stream.encode())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    which = movie.scene_of(np.arange(movie.n_frames))
+
+    def frames() -> Iterator[np.ndarray]:
+        for frame in range(movie.n_frames):
+            yield movie.frames(frame, frame + 1)[0]
+            last = frame + 1 == movie.n_frames
+            if progress is not None and (last or which[frame + 1] != which[frame]):
+                progress(frame + 1)
+
+    write_video(path, frames(), movie.fps, crf=crf, preset="veryfast")
     return path

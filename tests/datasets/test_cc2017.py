@@ -7,7 +7,6 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from nibabel import cifti2
 from scipy.io import savemat
 
 from neuroreel.core.errors import ConfigError, DataError, FetchError, NeuroreelWarning
@@ -18,9 +17,9 @@ from neuroreel.datasets import cards
 from neuroreel.datasets.cc2017 import TR_S, cc2017_study, trim
 from neuroreel.datasets.prepare import find_study, prepare
 
+from .cifti_files import AFFINE, CORTEX, OTHERS, write_cifti
+
 RNG = np.random.default_rng(17)
-AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
-CORTEX, OTHERS = 12, 8
 RUNS = {"seg1": (245, 2), "seg2": (245, 2), "test1": (245, 10), "test2": (246, 10)}
 
 
@@ -29,21 +28,6 @@ def series(volumes: int, columns: int) -> np.ndarray:
     data = RNG.normal(100, 5, (volumes, columns)).astype(np.float32)
     data[:, 0] = np.arange(volumes)
     return data
-
-
-def write_cifti(file: Path, data: np.ndarray, cortex: int = CORTEX, step_s: float = 1.0) -> None:
-    half = cortex // 2
-    surface = 32492 if cortex > 1000 else half
-    parts = [
-        cifti2.BrainModelAxis.from_surface(np.arange(half), surface, f"CORTEX_{side}") for side in ("LEFT", "RIGHT")
-    ]
-    grid = np.stack(np.unravel_index(np.arange(data.shape[1] - cortex), (64, 64, 64)), axis=1)
-    parts.append(
-        cifti2.BrainModelAxis("CIFTI_STRUCTURE_THALAMUS_LEFT", voxel=grid, affine=AFFINE, volume_shape=(64,) * 3)
-    )
-    axes = (cifti2.SeriesAxis(0, step_s, len(data)), parts[0] + parts[1] + parts[2])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Cifti2Image(data, axes), file)
 
 
 def write_mni(file: Path, data: np.ndarray) -> None:

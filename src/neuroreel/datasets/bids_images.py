@@ -25,6 +25,8 @@ from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.types import Space
 
 VERTICES = {"fsaverage": 163842, "fsaverage6": 40962, "fsaverage5": 10242, "fsaverage4": 2562, "fsLR": 32492}
+GRAYORDINATES, CORTICAL = 91282, 59412
+"""Of fs_LR 32k with the subcortical voxels of 2 mm: all, and those of the cortex."""
 CORTEX = {"L": "CIFTI_STRUCTURE_CORTEX_LEFT", "R": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _CHUNK = 16  # volumes in memory beside the voxels that are kept
@@ -217,6 +219,31 @@ def read_cifti(file: Path, template: str) -> tuple[np.ndarray, Space, float | No
         data = np.asarray(image.dataobj)[:, columns].astype(np.float32)
     in_seconds = str(series.unit).upper() == "SECOND" and series.step > 0
     return data, space, float(series.step) if in_seconds else None
+
+
+def read_cortex_32k(file: Path) -> tuple[np.ndarray, Space, float | None]:
+    """Return what `read_cifti` does of a file on fs_LR 32k, all of whose 59,412 cortical vertices must be there.
+
+    A file of other grayordinates than the usual 91,282 (a part, a toy) has what vertices it has.
+    """
+    data, space, tr_s = read_cifti(file, "fsLR")
+    if load(file, nibabel.Cifti2Image, "BOLD").shape[1] == GRAYORDINATES:
+        checks.same_length("cortical vertices", space.size, "those of fs_LR 32k", CORTICAL, file)
+    return data, space, tr_s
+
+
+def cifti_volumes(file: Path) -> int:
+    """Return the number of volumes of a CIFTI time series that ends where its header says it must.
+
+    Raises
+    ------
+    DataError
+        If it is cut off or another kind of file.
+    """
+    image = load(file, nibabel.Cifti2Image, "BOLD")
+    with whole(file, "BOLD"):
+        image.dataobj[-1]  # the end of a file that is cut off can't be read
+    return int(image.shape[0])
 
 
 def cifti_labels(file: Path, space: Space) -> dict[str, np.ndarray]:

@@ -37,7 +37,16 @@ from neuroreel.core.sets import Segment, Split, Window
 from neuroreel.core.study import RunSource, Study
 from neuroreel.core.types import Bold, Run, Space, Video
 from neuroreel.core.video import open_video
-from neuroreel.datasets.bids_images import load, read_cifti, read_mask, read_volumes, volume_space, whole
+from neuroreel.datasets.bids_images import (
+    CORTICAL,
+    cifti_volumes,
+    load,
+    read_cortex_32k,
+    read_mask,
+    read_volumes,
+    volume_space,
+    whole,
+)
 from neuroreel.datasets.cards import Card
 
 TR_S = 2.0
@@ -46,7 +55,6 @@ START_S = 4.0
 VOLUMES = 240
 FIRST_KEPT: Mapping[int, int] = {245: 1, 246: 2}
 """Volumes that are dropped at the beginning, by the number in the file; the last 4 always are."""
-GRAYORDINATES, CORTEX = 91282, 59412
 TRAIN, TEST = "seg", "test"
 SEGMENTS: Mapping[str, tuple[int, int]] = {TRAIN: (18, 2), TEST: (5, 10)}
 """Number of segments and of repeats of each."""
@@ -71,7 +79,7 @@ CARD = Card(
     subjects=3,
     runs=86,
     trs=VOLUMES,
-    voxels=CORTEX,
+    voxels=CORTICAL,
     tr_s=TR_S,
     notes="One archive for each subject (doi 10.4231/R7X63K3M, R7NS0S1F and R7J101BV, some 15 GB each) and one for the "
     "movies (10.4231/R71Z42KK), which can't be fetched file by file. Unpack them beside each other, the bundle.zip "
@@ -281,10 +289,7 @@ def _named(folders: Sequence[Path], data: str, segment: str) -> dict[int, Path]:
 def _volumes(file: Path, data: str) -> int:
     """Return the number of volumes of a file that ends where its header says it must."""
     if data == "cifti":
-        image = load(file, nibabel.Cifti2Image, "BOLD")
-        with whole(file, "BOLD"):
-            image.dataobj[-1]  # the end of a file that is cut off can't be read
-        return int(image.shape[0])
+        return cifti_volumes(file)
     image = load(file, nibabel.Nifti1Image, "BOLD")
     checks.require(len(image.shape) == 4, "BOLD", "must have the axes (x, y, z, trs)", f"shape {image.shape}", file)
     size = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
@@ -389,10 +394,7 @@ def _read(one: _Found, movie: Path | None) -> Run:
 
 
 def _read_surface(file: Path) -> tuple[np.ndarray, Space]:
-    data, space, _ = read_cifti(file, "fsLR")
-    image = load(file, nibabel.Cifti2Image, "BOLD")
-    if image.shape[1] == GRAYORDINATES:
-        checks.same_length("cortical vertices", space.size, "those of fs_LR 32k", CORTEX, file)
+    data, space, _ = read_cortex_32k(file)
     return data, space
 
 
@@ -493,4 +495,4 @@ class _MatFile:
 
 def _cortex_columns(vertices: int) -> Space:
     """Return the space of the first columns of the grayordinates: the vertices aren't in the file."""
-    return Space("columns", vertices, template="fsLR" if vertices == CORTEX else "")
+    return Space("columns", vertices, template="fsLR" if vertices == CORTICAL else "")

@@ -1,4 +1,4 @@
-"""Files of any kind into a store: one door for studies by name, BIDS folders and arrays."""
+"""Files of any kind into a store: one door for studies by name, BIDS folders, HCP folders and arrays."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def prepare(
 
     Parameters
     ----------
-    source : name of a study in `datasets.STUDIES`, a TOML file about arrays, a BIDS-derivatives folder, or a BData file
-        of trials (`Subject1.h5`).
+    source : name of a study in `datasets.STUDIES`, a TOML file about arrays, a BIDS-derivatives folder, a folder of
+        the Human Connectome Project, or a BData file of trials (`Subject1.h5`).
     target : the store, by custom `*.zarr`.
-    settings : `key=value` settings of the source: a study's own, keys of the TOML, a `BidsChoice` or a `TrialsConfig`.
+    settings : `key=value` settings of the source: a study's own, keys of the TOML, a `BidsChoice`, an `HcpChoice` or a
+        `TrialsConfig`.
     cache_frames : keep decoded frames in the store.
     progress : function of (runs done, runs in all, what is going on).
 
@@ -55,6 +56,10 @@ def find_study(source: str | Path, settings: Sequence[str] = ()) -> Study:
 
         return study(str(source), _nested(settings))
     if path.is_dir():
+        from neuroreel.datasets.hcp import hcp_study, is_hcp
+
+        if is_hcp(path):
+            return hcp_study(path, **_nested(settings))
         from neuroreel.datasets.bids import bids_study
 
         return bids_study(path, **_nested(settings))
@@ -62,7 +67,7 @@ def find_study(source: str | Path, settings: Sequence[str] = ()) -> Study:
         from neuroreel.datasets.trials import trials_study
 
         return trials_study(path, settings)
-    rule = f"must be a TOML file, a BIDS folder or one of {', '.join(sorted(STUDIES))}, or a BData file"
+    rule = f"must be a TOML file, a BIDS or HCP folder or one of {', '.join(sorted(STUDIES))}, or a BData file"
     checks.require(path.is_file() and path.suffix == ".toml", "source", rule, repr(str(source)), error=ConfigError)
     from neuroreel.datasets.arrays import arrays_study
 

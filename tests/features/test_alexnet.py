@@ -6,21 +6,22 @@ import torch
 
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.files import sha256
-from neuroreel.features.alexnet import SHIPPED, AlexNetExtractor, AlexNetFeaturesConfig, load_world, world_card
+from neuroreel.features.alexnet import AlexNetExtractor, AlexNetFeaturesConfig
 from neuroreel.generate.deconvolution import deconvolve_units
 from neuroreel.nets.alexnet import AlexNet, AlexNetConfig
 from neuroreel.nets.weights import write_state
+from neuroreel.nets.world import ALEXNET, alexnet_card, load_alexnet
 from neuroreel.simulate.sampling import sample_frames
 
 
 def test_the_shipped_weights_are_those_of_their_card_and_small() -> None:
-    card, file = world_card(), SHIPPED / "weights.safetensors"
+    card, file = alexnet_card(), ALEXNET / "weights.safetensors"
     assert sha256(file) == card["sha256"]
     assert file.stat().st_size == card["bytes"] < 4e6
 
 
 def test_the_shipped_network_names_new_frames_far_above_chance() -> None:
-    classes = world_card()["classes"]
+    classes = alexnet_card()["classes"]
     frames, truth = sample_frames(160, size=64, seed=99, per_scene=1)
     found = AlexNetExtractor(AlexNetFeaturesConfig(layers=("prob",))).extract(frames, 1.0)
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-4)
@@ -29,14 +30,14 @@ def test_the_shipped_network_names_new_frames_far_above_chance() -> None:
 
 
 def test_the_card_says_how_well_held_out_frames_were_named() -> None:
-    held_out = world_card()["held_out"]
+    held_out = alexnet_card()["held_out"]
     assert held_out["top5"] > held_out["top1"] > 10 * held_out["chance_top1"]
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3", "conv5"])
 def test_the_shipped_network_shows_a_frame_from_its_own_activations(layer: str) -> None:
     frames, _ = sample_frames(12, size=64, seed=98, per_scene=1)
-    seen = deconvolve_units(load_world(), frames, layer)
+    seen = deconvolve_units(load_alexnet(), frames, layer)
     both = np.corrcoef(seen.reshape(12, -1), frames.reshape(12, -1).astype(float))[:12, 12:]
     own, other = np.diag(both), both[~np.eye(12, dtype=bool)]
     assert own.mean() > other.mean() + 4 * other.std()
@@ -60,7 +61,7 @@ def test_layers_before_and_after_the_relu_are_features(tmp_path: Path) -> None:
 
 def test_wrong_weights_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^size must be 64 for the shipped weights, got 96$"):
-        load_world({"size": 96})
+        load_alexnet({"size": 96})
     with pytest.raises(ConfigError, match=r"^weights must be a readable file, got 'none\.safetensors'$"):
         AlexNetExtractor(AlexNetFeaturesConfig(weights="none.safetensors")).net  # noqa: B018
     (tmp_path / "bad.safetensors").write_bytes(b"no weights at all")

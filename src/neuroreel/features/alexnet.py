@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +10,13 @@ from pydantic import Field
 
 from neuroreel.core import checks
 from neuroreel.core.config import Config
-from neuroreel.core.errors import ConfigError
 from neuroreel.features.extractor import Extractor, known_layers, resize
+from neuroreel.nets.world import load_alexnet
 
 if TYPE_CHECKING:
-    from neuroreel.nets.alexnet import AlexNet, AlexNetConfig
+    from neuroreel.nets.alexnet import AlexNet
 
 EIGHT = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-SHIPPED = Path(__file__).parents[1] / "weights" / "alexnet-world"
 
 
 class AlexNetFeaturesConfig(Config):
@@ -60,7 +57,7 @@ class AlexNetExtractor(Extractor):
         from neuroreel.nets.alexnet import AlexNet, AlexNetConfig
 
         if self.config.weights == "world":
-            return load_world(self.config.net)
+            return load_alexnet(self.config.net)
         net_config = AlexNetConfig.build(self.config.net)
         if self.config.weights == "random":
             return AlexNet.seeded(net_config, self.config.seed)
@@ -83,37 +80,3 @@ class AlexNetExtractor(Extractor):
             x = self.net.pixels(torch.from_numpy(np.ascontiguousarray(resize(frames, size, size))))
             found = self.net.activations(x, self.layers)
         return {layer: value.flatten(1).numpy() for layer, value in found.items()}
-
-
-def world_card() -> dict[str, object]:
-    """Return what is known of the shipped weights: config, SHA-256, classes, held-out accuracy, how they were made."""
-    card = SHIPPED / "card.json"
-    checks.require(card.is_file(), "shipped weights", "must be installed", "no card", card, ConfigError)
-    return json.loads(card.read_text())
-
-
-def world_config() -> AlexNetConfig:
-    """Return the settings of the shipped network."""
-    from neuroreel.nets.alexnet import AlexNetConfig
-
-    config = world_card()["config"]
-    return AlexNetConfig.build(config if isinstance(config, dict) else {}, SHIPPED / "card.json")
-
-
-def load_world(overrides: dict[str, str | int | float] | None = None) -> AlexNet:
-    """Return the shipped network, its file checked by SHA-256.
-
-    Raises
-    ------
-    ConfigError : settings are given that differ from the shipped ones.
-    DataError : the file is corrupt.
-    """
-    from neuroreel.nets.alexnet import AlexNet
-
-    config = world_config()
-    for key, value in (overrides or {}).items():
-        own = config.model_dump()
-        checks.one_of("network setting", key, own)
-        rule = f"must be {own[key]} for the shipped weights"
-        checks.require(value == own[key], key, rule, value, error=ConfigError)
-    return AlexNet.load(SHIPPED / "weights.safetensors", config, str(world_card()["sha256"]))

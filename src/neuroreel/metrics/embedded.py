@@ -6,12 +6,13 @@ The network is handed in as a Backbone. Embeddings are (n, units) for a network 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from neuroreel.core.checks import finite, require, same_length
+from neuroreel.core.checks import finite, require, same_length, sentence
+from neuroreel.core.errors import DataError
 from neuroreel.metrics.nway import nway
 from neuroreel.metrics.pixel import correlation_matrix, unit_rows
 
@@ -26,11 +27,15 @@ class Backbone:
     weights_sha256 : SHA-256 of the weights in hex; its first 8 digits stand in the variant.
     embed : function of clips (n, frames, height, width, 3) uint8 that returns embeddings or probabilities
         (n, frames, units), or (n, units) for networks of whole clips.
+    classes : number of classes that a classifier tells apart; None if unknown, or for other networks.
+    smallest : height and width in pixels that frames must have at least.
     """
 
     name: str
     weights_sha256: str
     embed: Callable[[np.ndarray], np.ndarray]
+    classes: int | None = None
+    smallest: int = 1
 
     def __post_init__(self) -> None:
         digits = len(self.weights_sha256) == 64 and set(self.weights_sha256.lower()) <= set("0123456789abcdef")
@@ -47,6 +52,30 @@ class Backbone:
         same_length("embeddings", len(units), "clips", len(clips), self.name)
         require(units.ndim in (2, 3), "embeddings", "must have 2 or 3 axes", f"shape {units.shape}", self.name)
         return finite("embeddings", units, self.name)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """In place of a network that can't be had: its metrics are skipped by name, for this reason.
+
+    Parameters
+    ----------
+    reason : one sentence that says which file is needed.
+    """
+
+    reason: str
+
+
+Embed = Mapping[str, Backbone | Absent]
+"""Networks by role."""
+
+
+def network(embed: Embed, role: str) -> Backbone:
+    """Return the network of a role; DataError with the reason if there is none."""
+    found = embed.get(role)
+    if isinstance(found, Backbone):
+        return found
+    raise DataError(found.reason if found else sentence(f"embed[{role!r}]", "must be a network", "none"))
 
 
 def cosine_similarity(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -74,8 +103,10 @@ def squared_distance(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     With a backbone that returns unit-normalised activations times the root of their learnt weight over their number of
     places, this is LPIPS. Source: Zhang et al. 2018, CVPR, eq. 1.
     """
-    a, b = _by_frame(predicted).astype(np.float64), _by_frame(truth).astype(np.float64)
-    return np.sum((a - b) ** 2, axis=-1).mean(axis=1)
+    a, b = _by_frame(predicted), _by_frame(truth)
+    # a frame at a time: these embeddings are maps, of a million numbers each
+    frames = [np.sum(np.square(a[:, f] - b[:, f]), axis=-1, dtype=np.float64) for f in range(a.shape[1])]
+    return np.mean(frames, axis=0)
 
 
 def embedding_similarity(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:

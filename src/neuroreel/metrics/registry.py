@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from neuroreel.metrics import embedded, identification, motion, pixel
-from neuroreel.metrics.embedded import Backbone
+from neuroreel.metrics.embedded import Absent, Embed, network
 from neuroreel.metrics.nway import COMPAT_ACCEPTED, nway_chance
 
 GROUPS = ("pixel", "perceptual", "semantic", "motion", "identification")
@@ -28,8 +28,12 @@ BACKBONES = {
 }
 """The file that each role of network is usually filled with."""
 
+WIDE = ("alexnet2", "alexnet5")
+"""Roles whose embeddings are maps, 0.1 to 0.7 MB a frame, and LPIPS, 2.6 MB, of which few clips are held at a time."""
+
+LPIPS_AT_ONCE = 16
+
 Parts = dict[str, np.ndarray]
-Embed = Mapping[str, Backbone]
 
 
 def as_given(answer: np.ndarray, embed: Embed) -> Parts:
@@ -60,6 +64,7 @@ class Metric:
     smallest : frames, height and width that the clips must have at least.
     classes : number of categories that there must be at least.
     at_once : number of clips whose parts are held at the same time, or None for all.
+    by_frame : True where `pairs` is a mean over frames and the parts of all frames would not fit in memory.
     controls : True for metrics of motion, which also score the reconstruction without its motion.
     """
 
@@ -76,11 +81,12 @@ class Metric:
     smallest: tuple[int, int, int] = (1, 1, 1)
     classes: int = 2
     at_once: int | None = None
+    by_frame: bool = False
     controls: bool = False
 
     def full_name(self, embed: Embed) -> str:
         """Return the variant with the name and weight hash of every network that the metric looks through."""
-        return "@".join([self.variant, *(embed[role].tag for role in self.backbones)])
+        return "@".join([self.variant, *(network(embed, role).tag for role in self.backbones)])
 
     def lacks(self, truth: np.ndarray | None, embed: Embed) -> str | None:
         """Return the sentence why the metric can't be measured on such a truth with such networks, or None."""
@@ -88,8 +94,16 @@ class Metric:
             what = "the true clips" if self.takes == "clips" else "the true categories"
             return f"{what} must be known, got none"
         for role in self.backbones:
-            if role not in embed:
+            found = embed.get(role)
+            if found is None:
                 return f"embed[{role!r}] must be a network, such as the one in {BACKBONES[role]}, got none"
+            if isinstance(found, Absent):
+                return found.reason
+            if found.classes is not None and found.classes < self.classes:
+                return f"the classes of {found.name} must be at least {self.classes}, got {found.classes}"
+            if self.takes == "clips" and min(truth.shape[2:4]) < found.smallest:
+                size = f"{truth.shape[2]} x {truth.shape[3]}"
+                return f"frames for {found.name} must have sides of at least {found.smallest} pixels, got {size}"
         if self.takes == "probabilities":
             enough = truth.shape[1] >= self.classes
             return None if enough else f"the categories must be at least {self.classes}, got {truth.shape[1]}"
@@ -156,7 +170,7 @@ def _identification(top: int | None) -> Metric:
 @cache
 def _seen_by(*roles: str) -> Callable[[np.ndarray, Embed], Parts]:
     """Return the function that embeds clips with the networks of these roles."""
-    return lambda clips, embed: {role: embed[role](clips) for role in roles}
+    return lambda clips, embed: {role: network(embed, role)(clips) for role in roles}
 
 
 def _two_way(role: str, name: str) -> Metric:
@@ -174,6 +188,7 @@ def _two_way(role: str, name: str) -> Metric:
         rank=identification.pairwise_pairs,
         analytic=lambda truth: 0.5,
         backbones=(role,),
+        by_frame=role in WIDE,
     )
 
 
@@ -297,7 +312,10 @@ def _all() -> list[Metric]:
             )
             for role in ("efficientnet-b1", "swav")
         ),
-        _embedded("lpips", "perceptual", "lpips", embedded.squared_distance, higher_is_better=False),
+        replace(
+            _embedded("lpips", "perceptual", "lpips", embedded.squared_distance, higher_is_better=False),
+            at_once=LPIPS_AT_ONCE,
+        ),
         _embedded("clip-similarity", "semantic", "image-text", embedded.cosine_similarity),
         *(
             _nway(name, n_way, accepted, role)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from neuroreel.core.checks import one_of, require, same_length
 from neuroreel.core.errors import DataError
 from neuroreel.core.scores import CHANCE_ROWS, Scores, ScoreTable
 from neuroreel.core.types import Reconstruction, Samples
-from neuroreel.metrics.embedded import Backbone, one_hot
+from neuroreel.metrics.embedded import Embed, one_hot
 from neuroreel.metrics.inference import (
     block_members,
     block_permutation,
@@ -22,7 +21,7 @@ from neuroreel.metrics.inference import (
     shuffled_chance,
 )
 from neuroreel.metrics.motion import without_motion
-from neuroreel.metrics.registry import METRICS, Embed, Metric, Parts
+from neuroreel.metrics.registry import METRICS, Metric, Parts
 
 PAIRED_CLIPS = 64
 ANSWERED_ROWS = tuple(row for row in CHANCE_ROWS if row not in ("shuffled", "analytic"))
@@ -36,7 +35,7 @@ def score(
     *,
     chance: Mapping[str, np.ndarray] | None = None,
     ceiling: np.ndarray | None = None,
-    embed: Mapping[str, Backbone] | None = None,
+    embed: Embed | None = None,
     space: str = "",
     seed: int = 0,
     draws: int = 2000,
@@ -96,7 +95,7 @@ def evaluate(
     variants: Sequence[str] | None = None,
     chance: Mapping[str, Mapping[str, Sequence[Reconstruction]]] | None = None,
     ceiling: Mapping[str, Reconstruction | None] | None = None,
-    embed: Mapping[str, Backbone] | None = None,
+    embed: Embed | None = None,
     seed: int = 0,
     draws: int = 2000,
 ) -> ScoreTable:
@@ -109,7 +108,7 @@ def evaluate(
     variants : names in METRICS; all of them unless given.
     chance : trivial answers by system and row, as `chance_answers` returns them; a row's value is their mean.
     ceiling : by system, what its generator makes of the truth's own features.
-    embed : networks by role, for learned metrics.
+    embed : networks by role, for learned metrics, as `backbones.open_backbones` returns them.
     seed, draws : as in `score`.
 
     Returns
@@ -127,8 +126,11 @@ def evaluate(
             skipped[name] = reason
         else:
             measured.append(metric)
-    for _, alike in groupby(measured, key=lambda metric: metric.prepare):
-        metrics, memory = list(alike), _Memory()
+    alike: dict[object, list[Metric]] = {}
+    for metric in measured:
+        alike.setdefault(metric.prepare, []).append(metric)
+    for metrics in alike.values():
+        memory = _Memory()
         for name, made in systems.items():
             for metric in metrics:
                 columns = _columns(made.categories, truth.category)
@@ -155,7 +157,9 @@ def evaluate(
                 )
                 rows[name][one.variant] = one
             memory.keep(truth.clips)
-    return ScoreTable(rows, skipped)
+    order = {metric.full_name(embed or {}): place for place, metric in enumerate(measured)}
+    by_name = {name: dict(sorted(own.items(), key=lambda pair: order[pair[0]])) for name, own in rows.items()}
+    return ScoreTable(by_name, skipped)
 
 
 def _reason(metric: Metric, systems: Mapping[str, Reconstruction], truth: Samples, embed: Embed) -> str | None:
@@ -277,7 +281,18 @@ class _Measure:
 
     def pairs(self, function: Callable[[Parts, Parts], np.ndarray], predicted: np.ndarray) -> np.ndarray:
         """Return the value of every prediction (rows) with every truth (columns), computed once, array (n, n)."""
+        if self.metric.by_frame:
+            return self.memory.get(function, predicted, lambda: self.mean_of_frames(function, predicted))
         return self.memory.get(function, predicted, lambda: function(self.parts(predicted), self.parts(self.truth)))
+
+    def mean_of_frames(self, function: Callable[[Parts, Parts], np.ndarray], predicted: np.ndarray) -> np.ndarray:
+        """Return the mean over frames of a function of pairs, with the parts of one frame held at a time."""
+        frames = range(self.truth.shape[1])
+        matrices = (
+            function(*(self.metric.prepare(side[:, f : f + 1], self.embed) for side in (predicted, self.truth)))
+            for f in frames
+        )
+        return np.asarray(sum(matrices) / len(frames))
 
     def thinned(self, side: np.ndarray, step: int) -> Parts:
         """Return every step-th clip as the metric sees it."""

@@ -6,7 +6,7 @@ Caffe's weights have); Krizhevsky 2014, arXiv 1404.5997 (one column; the layout 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -245,14 +245,18 @@ class AlexNet(nn.Module):
         DataError : the file is corrupt, has another SHA-256, or its tensors are those of another layout.
         ConfigError : the file is missing.
         """
-        state = read_state(file, digest)
+        return cls.of_state(read_state(file, digest), config, file)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor], config: AlexNetConfig, source: str | Path | None = None) -> Self:
+        """Return the network of a state dict that has been read; as `load`."""
         net = cls(config)
         ours = {theirs: name for name, theirs in net.layout.names.items()}
         renamed = {}
         for key, value in state.items():
             layer, _, kind = key.rpartition(".")
             renamed[f"{ours.get(layer, layer)}.{kind}"] = value
-        fill(net, renamed, file)
+        fill(net, renamed, source)
         return net.eval()
 
     def pixels(self, frames: Tensor) -> Tensor:

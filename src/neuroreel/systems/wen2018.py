@@ -33,9 +33,10 @@ from neuroreel.core.config import Config
 from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Reconstruction, Run, Samples, Video
-from neuroreel.features.alexnet import AlexNetExtractor, AlexNetFeaturesConfig, world_card
+from neuroreel.features.alexnet import AlexNetExtractor, AlexNetFeaturesConfig
 from neuroreel.features.streaming import FeatureStream, StreamConfig
 from neuroreel.metrics.encoding import VoxelScores, score_voxels
+from neuroreel.nets.world import alexnet_card
 from neuroreel.preprocess.repeats import average_repeats, group_repeats, split_half_ceiling, stack_repeats
 from neuroreel.preprocess.timing import HrfSampling, hrf_by_name, volume_times
 from neuroreel.preprocess.voxels import Reproducibility, reproducibility
@@ -347,7 +348,7 @@ class Wen2018:
     def _classes(self) -> tuple[str, ...]:
         """Return the names of the units of fc8, empty where they aren't known."""
         if self.config.network.weights == "world" and not self.config.classes:
-            known = world_card()["classes"]
+            known = alexnet_card()["classes"]
             return tuple(str(name) for name in known) if isinstance(known, list) else ()
         units = self.network.net.config.n_classes
         if self.config.classes:

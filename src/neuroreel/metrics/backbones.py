@@ -71,8 +71,8 @@ class _Published:
 PUBLISHED = {
     "image-classifier": _Published("vit", "ViTForImageClassification", classifies=True),
     "video-classifier": _Published("videomae", "VideoMAEForVideoClassification", classifies=True),
-    "image-text": _Published("clip", "CLIPVisionModelWithProjection"),
-    "video-text": _Published("clip", "CLIPVisionModelWithProjection"),
+    "image-text": _Published("clip", "CLIPModel"),
+    "video-text": _Published("clip", "CLIPModel"),
     "efficientnet-b1": _Published("efficientnet", "EfficientNetModel"),
 }
 
@@ -154,8 +154,8 @@ def _open_world(role: str, folder: Path, device: str) -> Backbone:
 def _world_pictures(folder: Path, device: str) -> See:
     """Return what the world's CLIP sees in frames: its pixels run from -1 to 1."""
     net = _network_of("image-text", folder).to(device)
-    side = int(net.config.image_size)
-    return lambda frames: net(pixel_values=resized(_to_tensor(frames, device), side, side) / 127.5 - 1).image_embeds
+    side = int(net.config.vision_config.image_size)
+    return lambda frames: _image_embeddings(net, resized(_to_tensor(frames, device), side, side) / 127.5 - 1)
 
 
 def _world_clips(folder: Path, digest: str, device: str) -> Backbone:
@@ -189,10 +189,11 @@ def _open_published(role: str, name: str, device: str) -> Backbone:
     classes = int(net.config.num_labels) if PUBLISHED[role].classifies else None
 
     def see(frames: np.ndarray) -> Tensor:
-        found = net(pixel_values=prepare(frames).to(device))
-        if classes is not None:
-            return found.logits.softmax(1)
-        return found.image_embeds if role.endswith("text") else found.pooler_output.flatten(1)
+        x = prepare(frames).to(device)
+        if role.endswith("text"):
+            return _image_embeddings(net, x)
+        found = net(pixel_values=x)
+        return found.pooler_output.flatten(1) if classes is None else found.logits.softmax(1)
 
     def see_clips(clips: np.ndarray) -> Tensor:
         distinct = np.unique(spread(clips.shape[1], int(net.config.num_frames)))
@@ -214,7 +215,15 @@ def _network_of(role: str, folder: Path) -> Any:
     got = read_settings(folder / "config.json").get("model_type")
     rule = f"must be a network of the type {published.model_type}"
     require(got == published.model_type, f"embed[{role!r}]", rule, repr(got), folder / "config.json", ConfigError)
-    return read_network(getattr(transformers, published.kind), folder)
+    net = read_network(getattr(transformers, published.kind), folder)
+    if published.kind == "CLIPModel":
+        del net.text_model
+    return net
+
+
+def _image_embeddings(net: Any, x: Tensor) -> Tensor:
+    """Return the embeddings of CLIP's picture tower in the space shared with text, not brought to length 1."""
+    return net.visual_projection(net.vision_model(pixel_values=x).pooler_output)
 
 
 def _processor(folder: Path, clips: bool) -> Callable[[np.ndarray], Tensor]:

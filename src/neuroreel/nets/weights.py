@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from neuroreel.core.checks import require, sentence
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.files import atomic, sha256
+from neuroreel.core.seeds import generator
 
 
 def read_state(file: str | Path, digest: str | None = None) -> dict[str, Tensor]:
@@ -71,15 +74,65 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path | No
     module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
 
 
-def write_state(file: Path, module: nn.Module, *, half: bool = False) -> str:
-    """Write a module's tensors as safetensors, in float16 if `half`, and return the file's SHA-256."""
-    kept = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+def write_state(
+    file: Path,
+    module: nn.Module | Mapping[str, Tensor],
+    *,
+    half: bool = False,
+    about: Mapping[str, str] | None = None,
+) -> str:
+    """Write a module's tensors as safetensors, in float16 if `half`, and return the file's SHA-256.
+
+    Parameters
+    ----------
+    module : the module, or the tensors by name where not all of a module's are to be kept.
+    about : what `read_about` gives back, kept in the file's header.
+    """
+    state = module.state_dict() if isinstance(module, nn.Module) else module
+    kept = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     if half:
         kept = {key: value.half() if value.is_floating_point() else value for key, value in kept.items()}
     with atomic(file) as partial:
-        save_file(kept, partial)
+        save_file(kept, partial, metadata=dict(about) if about else None)
         partial.chmod(0o644)
     return sha256(file)
+
+
+def read_about(file: str | Path) -> dict[str, str]:
+    """Return what a `.safetensors` file says of itself in its header, empty if nothing.
+
+    Raises
+    ------
+    ConfigError : the file is missing.
+    DataError : the file is corrupt.
+    """
+    require(Path(file).is_file(), "weights", "must be a readable file", repr(str(file)), error=ConfigError)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except SafetensorError as error:
+        raise DataError(sentence("weights", "must be whole safetensors", _first_words(error), file)) from None
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's names, shapes and values; the values as bfloat16 has them.
+
+    So a network is known again whether it is held in float32 or in bfloat16.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        rounded = value.detach().to(torch.bfloat16) if value.is_floating_point() else value
+        digest.update(rounded.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def first_weights(seed: int, *names: str) -> Iterator[None]:
+    """Draw the first weights of whatever is made in the block by name, without a trace in the global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, *names).integers(2**62)))
+        yield
 
 
 def _shape(tensor: Tensor) -> str:

@@ -7,16 +7,17 @@ classifiers beside it: `scripts/train_world.py` made it, `card.json` says how an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
 from neuroreel.core.files import inside, sha256
+from neuroreel.generate.latent import LatentGenerator, to_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ def load_world(folder: str | Path | None = None, parts: Sequence[str] | None = N
     return World(folder, card)
 
 
-class World:
+class World(LatentGenerator):
     """The parts of the generator, each read when it is first used.
 
     Attributes
@@ -76,82 +77,41 @@ class World:
     """
 
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
+        super().__init__(folder)
         self.folder, self.card = folder, card
 
-    def _read(self, part: str, load: Callable[[Path], Any]) -> Any:
-        checks.one_of("weights part", part, self.card["parts"], self.folder)
-        return load(self.folder / part)
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The `CLIPTokenizer` of the captions."""
-        from transformers import CLIPTokenizer
-
-        return self._read("tokenizer", CLIPTokenizer.from_pretrained)
-
-    @cached_property
-    def text_encoder(self) -> Any:
-        """The `CLIPTextModel` that conditions the U-Nets."""
-        from transformers import CLIPTextModel
-
-        return self._read("text_encoder", lambda path: _network(CLIPTextModel, path))
+    def open(self, name: str, kind: Any) -> Any:
+        """Return a part that the card lists; else as `LatentGenerator.open`."""
+        checks.one_of("weights part", name, self.card["parts"], self.folder)
+        return super().open(name, kind)
 
     @cached_property
     def clip(self) -> Any:
         """The `CLIPModel` of pictures and captions; its text encoder is `text_encoder`."""
         from transformers import CLIPModel
 
-        return self._read("clip", lambda path: _network(CLIPModel, path))
-
-    @cached_property
-    def autoencoder(self) -> Any:
-        """The autoencoder between pixels and latents: an `AutoencoderKL`, or the `FoldedAutoencoder` of this package.
-
-        Which one, the folder's model_index.json says.
-        """
-        index = json.loads((self.folder / "model_index.json").read_text())
-        name = checks.one_of("autoencoder class", index["vae"][1], ("AutoencoderKL", "FoldedAutoencoder"), self.folder)
-        if name == "AutoencoderKL":
-            from diffusers import AutoencoderKL as kind
-        else:
-            from neuroreel.nets.autoencoder import FoldedAutoencoder as kind
-        return self._read("vae", lambda path: _network(kind, path))
-
-    @cached_property
-    def unet(self) -> Any:
-        """The `UNet2DConditionModel` of pictures."""
-        from diffusers import UNet2DConditionModel
-
-        return self._read("unet", lambda path: _network(UNet2DConditionModel, path))
+        return self.open("clip", CLIPModel)
 
     @cached_property
     def video_unet(self) -> Any:
         """The `UNet2DConditionModel` of clips, their frames stacked as channels."""
         from diffusers import UNet2DConditionModel
 
-        return self._read("video_unet", lambda path: _network(UNet2DConditionModel, path))
-
-    @cached_property
-    def noise(self) -> dict[str, Any]:
-        """Config of the scheduler that both U-Nets were trained with."""
-        return self._read("scheduler", lambda path: json.loads((path / "scheduler_config.json").read_text()))
+        return self.open("video_unet", UNet2DConditionModel)
 
     @cached_property
     def video_classifier(self) -> ResidualNet:
         """The classifier of clips: category, and what the object does."""
-        return self._read("video_classifier", _classifier)
+        from neuroreel.nets.residual import ResidualConfig, ResidualNet
+
+        checks.one_of("weights part", "video_classifier", self.card["parts"], self.folder)
+        path = self.folder / "video_classifier"
+        return ResidualNet.load(path / "weights.safetensors", ResidualConfig.load(path / "config.json"))
 
     def classes(self, part: str) -> dict[str, list[str]]:
         """Return the names of the classes of a classifier's heads, in the order of their values."""
         checks.one_of("weights part", part, self.card["parts"], self.folder)
         return self.card["parts"][part]["classes"]
-
-    def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Return the condition that captions are for a U-Net, (n, tokens, width); "" is the one that says nothing."""
-        import torch
-
-        with torch.no_grad():
-            return self.text_encoder(input_ids=self._ids(captions)).last_hidden_state
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Return the embeddings of captions in the space shared with pictures, (n, dim), of length 1."""
@@ -159,7 +119,7 @@ class World:
         import torch.nn.functional as F
 
         with torch.no_grad():
-            read = self.clip.text_model(input_ids=self._ids(captions)).pooler_output
+            read = self.clip.text_model(input_ids=self.ids(captions)).pooler_output
             return F.normalize(self.clip.text_projection(read), dim=-1)
 
     def embed_images(self, frames: np.ndarray) -> Tensor:
@@ -170,27 +130,6 @@ class World:
         with torch.no_grad():
             seen = self.clip.vision_model(pixel_values=to_pixels(frames)).pooler_output
             return F.normalize(self.clip.visual_projection(seen), dim=-1)
-
-    def encode(self, frames: np.ndarray, batch: int = 64) -> Tensor:
-        """Return the latents of frames (n, h, w, 3) uint8, (n, channels, h / 4, w / 4), of about unit variance.
-
-        Another autoencoder than the shipped one may have another factor than 4.
-        """
-        import torch
-
-        parts = range(0, len(frames), batch)
-        with torch.no_grad():
-            found = [self.autoencoder.encode(to_pixels(frames[i : i + batch])).latent_dist.mode() for i in parts]
-        return torch.cat(found) * self.autoencoder.config.scaling_factor
-
-    def decode(self, latents: Tensor, batch: int = 64) -> np.ndarray:
-        """Return the frames of latents (n, channels, h, w), (n, 4 h, 4 w, 3) uint8."""
-        import torch
-
-        latents = latents / self.autoencoder.config.scaling_factor
-        with torch.no_grad():
-            parts = [to_frames(self.autoencoder.decode(part).sample) for part in latents.split(batch)]
-        return np.concatenate(parts)
 
     def images(
         self,
@@ -239,49 +178,10 @@ class World:
 
         checks.require(len(captions) > 0, "captions", "must be 1 or more", 0)
         shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        silent, parts = self.tokens([""]), []
+        parts = []
         for start in range(0, len(captions), batch):
             tokens = self.tokens(captions[start : start + batch])
             noise = seeded_noise(seed, shape, range(start, start + len(tokens)))
             maker = make_sampler(sampler, self.noise)
-            parts.append(denoise(unet, noise, tokens, silent, maker, steps=steps, guidance=guidance))
+            parts.append(denoise(unet, noise, tokens, self.silent, maker, steps=steps, guidance=guidance))
         return torch.cat(parts)
-
-    def _ids(self, captions: Sequence[str]) -> Tensor:
-        texts = [str(caption) for caption in captions]
-        length = self.tokenizer.model_max_length
-        read = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return cast("Tensor", read["input_ids"])
-
-
-def to_pixels(frames: np.ndarray) -> Tensor:
-    """Return frames (n, h, w, 3) uint8 as (n, 3, h, w) float32 in -1..1."""
-    import torch
-
-    checks.dimensions("frames", frames, ("n", "height", "width", "rgb"))
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_frames(pixels: Tensor) -> np.ndarray:
-    """Return pixels (n, 3, h, w), 1 is white and -1 black, as frames (n, h, w, 3) uint8, clipped."""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _network(kind: Any, path: Path) -> Any:
-    """Return a network of diffusers or transformers, read from its folder alone, in float32."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        net = kind.from_pretrained(path, local_files_only=True, use_safetensors=True)
-        return net.float().eval().requires_grad_(False)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _classifier(path: Path) -> ResidualNet:
-    from neuroreel.nets.residual import ResidualConfig, ResidualNet
-
-    return ResidualNet.load(path / "weights.safetensors", ResidualConfig.load(path / "config.json"))

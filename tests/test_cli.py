@@ -63,6 +63,41 @@ def test_the_whole_road_runs_from_the_command_line(call: Call, arrays: Path, tmp
     assert code == 0 and (run / "report" / "index.html").is_file()
 
 
+@pytest.fixture
+def videomae(tmp_path: Path) -> Path:
+    """Return a folder of a small classifier of clips, as transformers writes it."""
+    import transformers
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = transformers.VideoMAEConfig(**sizes, image_size=16, patch_size=8, num_frames=4, num_labels=60)
+    square = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    transformers.VideoMAEForVideoClassification(config).save_pretrained(tmp_path / "videomae")
+    transformers.VideoMAEImageProcessorPil(**square).save_pretrained(tmp_path / "videomae")
+    return tmp_path / "videomae"
+
+
+def test_learned_metrics_see_through_the_networks_that_are_named(
+    call: Call, arrays: Path, videomae: Path, tmp_path: Path
+) -> None:
+    store, run = tmp_path / "mine.zarr", tmp_path / "run"
+    call("prepare", arrays, store)
+    call("fit", store, run, "--system", "mean-frame", "--split", "leave-out-b")
+    code, out, err = call("evaluate", run, "--json")
+    assert code == 0 and not any(name.startswith("nway") for name in json.loads(out)["mine"]["mean-frame"])
+    reason = (
+        "embed['image-classifier'] must be a network, such as the one in google/vit-base-patch16-224/model.safetensors"
+    )
+    assert f"skipped nway2:top1, nway2:top3-compat, nway50:top1, nway50:top3-compat: {reason}, got none" in err
+    named = ("-s", f"embed.video-classifier={videomae}", "-s", "embed.image-classifier=world")
+    code, out, err = call("evaluate", run, *named, "--json")
+    scores = json.loads(out)["mine"]["mean-frame"]
+    nway = {name.partition("@")[0]: score for name, score in scores.items() if name.startswith("nway")}
+    wanted = {f"{kind}:{form}" for kind in ("nway2", "nway-video2", "nway-video50") for form in ("top1", "top3-compat")}
+    assert set(nway) == wanted
+    assert nway["nway-video50:top3-compat"]["rows"]["analytic"] == pytest.approx(3 / 52)
+    assert "skipped nway50:top1: the classes of alexnet-world must be at least 50, got 40" in err
+
+
 def test_settings_go_to_the_run_or_to_one_system(call: Call, arrays: Path, tmp_path: Path) -> None:
     store, run = tmp_path / "mine.zarr", tmp_path / "run"
     call("prepare", arrays, store)
@@ -78,10 +113,15 @@ def test_settings_go_to_the_run_or_to_one_system(call: Call, arrays: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("prepare", "nothing", "x.zarr"), "source must be a TOML file, a BIDS folder"),
+        (("prepare", "nothing", "x.zarr"), "source must be a TOML file, a BIDS or HCP folder"),
         (("fit", "nothing.zarr", "run", "--system", "mean-frame"), "store must be"),
         (("fit", "nothing.zarr", "run", "--system", "ridge"), "system must be one of"),
         (("evaluate", "nothing"), "run must be a folder that `neuroreel fit` wrote, got no run.json"),
+        (("evaluate", "nothing", "-s", "embed.sound=world"), "embed role must be one of alexnet2, alexnet5, "),
+        (
+            ("evaluate", "nothing", "-s", "window.trs=2"),
+            "config key must be one of device, embed, metrics, got 'window'",
+        ),
         (("datasets", "info", "nothing"), "data set must be one of cc2017, haxby2001-slice, szinte2024, got 'nothing'"),
         (("simulate", "out", "-s", "noise=3"), "config key must be one of blind, ceilings, "),
         (("simulate", "out", "--minutes", "-1"), "minutes is wrong: input should be greater than 0, got -1"),

@@ -16,12 +16,14 @@ from neuroreel.preprocess.clean import CleanConfig
 from neuroreel.systems import find_system
 from neuroreel.workflow import (
     RunConfig,
+    ScoringConfig,
     dataset_of,
     evaluate_run,
     evaluate_systems,
     fit_systems,
     hold_out_stimuli,
     make_sets,
+    networks_for,
     reconstruct_systems,
     sweep,
     voxel_scores,
@@ -121,6 +123,25 @@ def test_a_run_folder_of_other_settings_is_refused_and_kept(run: Path, store: Pa
     with pytest.raises(DataError, match=r"^run folder's window must be that of this run"):
         fit_systems(store, ["mean-frame"], run, RunConfig(seed=1, window={"trs": 2}))
     assert (run / "run.json").read_text() == before
+
+
+def test_how_a_run_is_scored_may_change_without_a_new_fit(run: Path, store: Path) -> None:
+    other = RunConfig(seed=1, metrics=("mse",), embed={"alexnet2": "world"})
+    fit_systems(store, ["mean-frame"], run, other)
+    assert set(evaluate_run(run).variants) == {"mse"}
+    anew = ScoringConfig(metrics=("two-way:alexnet2", "two-way:alexnet5"), embed={"alexnet5": "world"})
+    assert [name.partition("@")[0] for name in evaluate_run(run, anew).variants] == list(anew.metrics or ())
+    fit_systems(store, ["mean-frame"], run, RunConfig(seed=1))
+
+
+def test_data_of_the_simulated_world_have_its_networks_and_others_have_none() -> None:
+    other, config = make_dataset(), RunConfig(embed={"swav": "swav.pth", "image-text": ""})
+    simulated = networks_for(replace(other, name="simulated"), config)
+    assert simulated["image-classifier"] == simulated["video-classifier"] == simulated["alexnet5"] == "world"
+    assert networks_for(other, config) == {"swav": "swav.pth", "image-text": ""}
+    assert simulated["image-text"] == "" and "alexnet2" not in networks_for(other, RunConfig())
+    few = networks_for(replace(other, name="simulated"), RunConfig(metrics=("mse", "two-way:alexnet2")))
+    assert few == {"alexnet2": "world"}
 
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:

@@ -168,13 +168,20 @@ def reconstruct(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Score every system of a run folder, with chance and ceiling beside each score."""
-    from neuroreel.workflow import dataset_of, evaluate_run
+    """Score every system of a run folder, with chance and ceiling beside each score.
 
+    Settings say what learned metrics look through, by hub name, folder or file, and where:
+    `embed.image-text=openai/clip-vit-large-patch14`, `embed.image-classifier=world`, `device=cuda`.
+    """
+    from neuroreel.workflow import ScoringConfig, dataset_of, evaluate_run
+
+    scoring = ScoringConfig.read(None, settings or [])
     with _progress(as_json) as say:
-        table = evaluate_run(run, progress=say)
+        table = evaluate_run(run, scoring, progress=say)
     name = dataset_of(run)
     _print_table(name, table, as_json)
     if as_json:
@@ -183,13 +190,16 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")], as_json: AsJson = False
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write the report of a run folder: one page that plays from a file."""
-    from neuroreel.workflow import report_run
+    """Write the report of a run folder: one page that plays from a file; settings as for `evaluate`."""
+    from neuroreel.workflow import ScoringConfig, report_run
 
+    scoring = ScoringConfig.read(None, settings or [])
     with _progress(as_json) as say:
-        page = report_run(run, progress=say)
+        page = report_run(run, scoring, progress=say)
     _done(as_json, f"The report is at {page.resolve()}", {"report": str(page)})
 
 
@@ -272,8 +282,14 @@ def _progress(as_json: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _print_table(dataset: str, table: ScoreTable, as_json: bool) -> None:
-    """Print the scores of one data set, each with its interval, chance and ceiling."""
+    """Print the scores of one data set, each with its interval, chance and ceiling, and what was skipped and why."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in table.skipped.items():
+        alike.setdefault(reason, []).append(name)
+    skipped = [f"skipped {', '.join(names)}: {reason}" for reason, names in alike.items()]
     if as_json:
+        for text in skipped:
+            _say(text, as_json)
         return
     from rich.console import Console
     from rich.table import Table
@@ -289,8 +305,8 @@ def _print_table(dataset: str, table: ScoreTable, as_json: bool) -> None:
             shown.add_row(system if number == 0 else "", variant, cells[0], interval, *cells[1:])
         shown.add_section()
     Console(width=None if sys.stdout.isatty() else 140).print(shown)
-    for name, reason in table.skipped.items():
-        typer.echo(f"skipped {name}: {reason}")
+    for text in skipped:
+        typer.echo(text)
 
 
 def _number(value: object) -> str:

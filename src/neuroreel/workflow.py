@@ -15,10 +15,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from neuroreel.core import checks
 from neuroreel.core.config import Config
@@ -30,9 +30,11 @@ from neuroreel.core.store import read_store
 from neuroreel.core.system import RunFolder, System, versions
 from neuroreel.core.types import Dataset, Reconstruction, Recording, Run, Samples
 from neuroreel.fit.ridge import predict_ridge, solve_ridge_cv
+from neuroreel.metrics.backbones import WORLD, WORLD_ROLES, open_backbones
 from neuroreel.metrics.chance import chance_answers
 from neuroreel.metrics.encoding import over_ceiling, voxel_correlation
 from neuroreel.metrics.identification import similarity_matrix
+from neuroreel.metrics.registry import BACKBONES, METRICS
 from neuroreel.metrics.sweep import curve_of_candidates, lag_sweep, sweep_lags
 from neuroreel.metrics.table import evaluate, score
 from neuroreel.preprocess.clean import CleanConfig, clean_run
@@ -42,6 +44,7 @@ from neuroreel.report.record import Record, VoxelMap
 from neuroreel.systems import find_system
 
 Progress = Callable[[str], None]
+SIMULATED = "simulated"  # what `neuroreel simulate` calls its data sets
 SECONDS_A_DEGREE = 150.0
 RAW = 5.0  # mean over SD above which a voxel is in a scanner's units
 FRAME_METRICS = (
@@ -55,12 +58,37 @@ FRAME_METRICS = (
     "identification:top1",
     "identification:top5",
 )
-MOTION_METRICS = ("epe:raw", "epe:over-flow")
+LEARNED_METRICS = tuple(name for name, metric in METRICS.items() if metric.backbones and metric.group != "motion")
+MOTION_METRICS = ("epe:raw", "epe:over-flow", *(name for name in METRICS if name.startswith("clip-consistency:")))
 CATEGORY_METRICS = ("category-accuracy", "nway-category2:top1")
 
 
-class RunConfig(Config):
-    """How a run goes from a data set to scores.
+class ScoringConfig(Config):
+    """How reconstructions are scored, which may be asked anew of a run that is fitted.
+
+    Attributes
+    ----------
+    metrics : variants to measure; None for all that fit what was made.
+    embed : by role, the network that learned metrics look through: "world", a hub name, a folder or a file, as
+        `metrics.backbones.open_backbones` takes them; "" for none. Data of the simulated world have the world's own by
+        default, other data none, and metrics without a network are skipped by name.
+    device : where these networks run, as torch names it.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    embed: dict[str, str] = Field(default_factory=dict)
+    device: str = "cpu"
+
+    @field_validator("embed")
+    @classmethod
+    def _known_roles(cls, embed: dict[str, str]) -> dict[str, str]:
+        for role in embed:
+            checks.one_of("embed role", role, BACKBONES)
+        return embed
+
+
+class RunConfig(ScoringConfig):
+    """How a run goes from a data set to scores; `metrics`, `embed` and `device` are those of `ScoringConfig`.
 
     Attributes
     ----------
@@ -70,7 +98,6 @@ class RunConfig(Config):
     clean : settings of `CleanConfig`; None for polynomials of an order that grows with the run (1 + 1 for every 150 s,
         the rule of AFNI's 3dDeconvolve) and the six motion parameters where they were measured.
     scale : "z" with the training runs' moments; "none"; "auto" takes "z" where voxels are in a scanner's units.
-    metrics : variants to measure; None for all that fit what was made.
     seed : of everything random.
     """
 
@@ -79,8 +106,14 @@ class RunConfig(Config):
     window: dict[str, Any] = Field(default_factory=dict)
     clean: CleanConfig | None = None
     scale: Literal["auto", "z", "none"] = "auto"
-    metrics: tuple[str, ...] | None = None
     seed: int = 0
+
+    def scored(self, scoring: ScoringConfig | None) -> Self:
+        """Return the config with what was given of a scoring in place of its own; networks role by role."""
+        given = {key: getattr(scoring, key) for key in scoring.model_fields_set} if scoring else {}
+        if "embed" in given:
+            given["embed"] = self.embed | given["embed"]
+        return self.model_copy(update=given)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -246,19 +279,24 @@ def reconstruct_systems(out: Path, *, progress: Progress | None = None) -> dict[
     return {name: _reconstruct(out, name, system, sets, progress) for name, system in load_systems(out).items()}
 
 
-def evaluate_run(out: Path, *, progress: Progress | None = None) -> ScoreTable:
-    """Score the systems of a run folder with chance and ceiling, and write `scores.json`."""
-    sets, config = open_run(out)
+def evaluate_run(out: Path, scoring: ScoringConfig | None = None, *, progress: Progress | None = None) -> ScoreTable:
+    """Score the systems of a run folder with chance and ceiling, and write `scores.json`.
+
+    Parameters
+    ----------
+    scoring : what is to be scored otherwise than the run's config says.
+    """
+    sets, config = open_run(out, scoring)
     table = evaluate_systems(load_systems(out), sets, config, out=out, progress=progress)[1]
     write_text(out / "scores.json", json.dumps(table.to_dict(), indent=2) + "\n")
     return table
 
 
-def report_run(out: Path, *, progress: Progress | None = None) -> Path:
-    """Write the report of a run folder and return the page."""
+def report_run(out: Path, scoring: ScoringConfig | None = None, *, progress: Progress | None = None) -> Path:
+    """Write the report of a run folder and return the page; `scoring` as in `evaluate_run`."""
     from neuroreel.report.page import write_report
 
-    sets, config = open_run(out)
+    sets, config = open_run(out, scoring)
     record = make_record(load_systems(out), sets, config, json.loads((out / "run.json").read_text()), out, progress)
     write_text(out / "scores.json", json.dumps(record.table.to_dict(), indent=2) + "\n")
     _say(progress, "writing the report")
@@ -300,6 +338,7 @@ def evaluate_systems(
 ) -> tuple[dict[str, Reconstruction], ScoreTable]:
     """Return what each system makes of the test brains, and the scores of all with their chance rows and ceilings."""
     truth = sets.test.truth
+    embed = open_backbones(networks_for(sets.dataset, config), device=config.device)
     made, chance, ceiling = {}, {}, {}
     for name, system in systems.items():
         made[name] = _reconstruct(out, name, system, sets, progress)
@@ -308,15 +347,25 @@ def evaluate_systems(
         ceiling[name] = system.ceiling(truth)
     _say(progress, "scores")
     wanted = config.metrics or metrics_for(made, truth)
-    table = evaluate(made, truth, variants=wanted, chance=chance, ceiling=ceiling, seed=config.seed)
+    table = evaluate(made, truth, variants=wanted, chance=chance, ceiling=ceiling, embed=embed, seed=config.seed)
     return made, table
+
+
+def networks_for(dataset: Dataset, config: ScoringConfig) -> dict[str, str]:
+    """Return the names of the networks of the metrics that are wanted, by role."""
+    own = dict.fromkeys(WORLD_ROLES, WORLD) if dataset.name == SIMULATED else {}
+    metrics = (
+        METRICS.values() if config.metrics is None else [METRICS[name] for name in config.metrics if name in METRICS]
+    )
+    wanted = {role for metric in metrics for role in metric.backbones}
+    return {role: name for role, name in (own | config.embed).items() if role in wanted}
 
 
 def metrics_for(made: Mapping[str, Reconstruction], truth: Samples) -> tuple[str, ...]:
     """Return the variants that fit what was made: of frames, of motion, of categories that the test set has too."""
     wanted: tuple[str, ...] = ()
     if truth.clips is not None and any(one.clips is not None for one in made.values()):
-        wanted += FRAME_METRICS
+        wanted += FRAME_METRICS + LEARNED_METRICS
         if truth.clips.shape[1] > 1:
             wanted += MOTION_METRICS
     # categories that no system has ever been shown can't be named
@@ -425,10 +474,10 @@ def describe(sets: Sets, config: RunConfig, store: Path | None) -> dict[str, Any
     }
 
 
-def open_run(out: Path) -> tuple[Sets, RunConfig]:
-    """Return the sets and the config of a run folder, made anew from its store."""
+def open_run(out: Path, scoring: ScoringConfig | None = None) -> tuple[Sets, RunConfig]:
+    """Return the sets and the config of a run folder, made anew from its store; `scoring` as in `evaluate_run`."""
     about = _read_run(out)
-    config = RunConfig.build(about["config"], out / "run.json")
+    config = RunConfig.build(about["config"], out / "run.json").scored(scoring)
     return make_sets(read_store(Path(about["store"])), config), config
 
 
@@ -455,8 +504,12 @@ def _same_run(out: Path, about: Mapping[str, Any]) -> None:
     if not (out / "run.json").is_file():
         return
     old = _read_run(out)
+    scoring = set(ScoringConfig.model_fields)  # may change without a new fit
     for key in ("dataset", "subject", "split", "window", "config"):
-        same = old.get(key) == json.loads(json.dumps(about[key]))
+        was, now = old.get(key), json.loads(json.dumps(about[key]))
+        if key == "config" and isinstance(was, dict):
+            was, now = ({name: one[name] for name in one if name not in scoring} for one in (was, now))
+        same = was == now
         checks.require(
             same, f"run folder's {key}", "must be that of this run, or the folder another", "another", out, DataError
         )

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.core.scores import ScoreTable
 from neuroreel.core.types import Reconstruction
 from neuroreel.metrics import pixel
-from neuroreel.metrics.embedded import Backbone
+from neuroreel.metrics.embedded import Backbone, embedding_similarity
 from neuroreel.metrics.identification import identify_pairwise, similarity_matrix
 from neuroreel.metrics.registry import BACKBONES, GROUPS, METRICS
 from neuroreel.metrics.table import evaluate, score
@@ -204,3 +205,29 @@ def test_wrong_names_and_blocks_are_refused(clips):
         score("mse", *clips, np.zeros(24))
     with pytest.raises(DataError, match=r"an answer must have the truth's shape .* \(mse\)"):
         score("mse", clips[0][:, :, :8], clips[1], BLOCKS)
+
+
+def test_scores_seen_through_other_weights_do_not_stand_in_one_table(clips, opened):
+    truth, made = opened
+    tables = []
+    for digits in ("12345678", "87654321"):
+        embed = {"image-text": Backbone("clip", digits * 8, frame_means)}
+        tables.append(evaluate({digits: made}, truth, variants=["clip-similarity"], embed=embed, draws=20))
+    with pytest.raises(DataError, match=r"^clip-similarity must be measured with the same variants.*@clip-12345678"):
+        ScoreTable({name: row for table in tables for name, row in table.rows.items()})
+
+
+def test_parts_of_one_frame_at_a_time_give_the_mean_over_all_frames(clips):
+    predicted, truth = clips
+    one = score("two-way:alexnet2", predicted, truth, BLOCKS, embed=NETWORKS, draws=20)
+    alike = embedding_similarity(frame_means(predicted), frame_means(truth))
+    np.testing.assert_allclose(one.values, identify_pairwise(alike))
+
+
+def test_a_classifier_of_too_few_classes_and_too_small_frames_are_skipped_by_name(opened):
+    truth, made = opened
+    few = Backbone("small", "12345678" * 8, frame_means, classes=40, smallest=31)
+    names = ["nway50:top1", "nway2:top1"]
+    skipped = evaluate({"a": made}, truth, variants=names, embed={"image-classifier": few}, draws=20).skipped
+    assert skipped["nway50:top1"] == "the classes of small must be at least 50, got 40"
+    assert skipped["nway2:top1"] == "frames for small must have sides of at least 31 pixels, got 16 x 16"

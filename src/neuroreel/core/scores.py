@@ -79,8 +79,8 @@ class Scores:
 
     @property
     def metric(self) -> str:
-        """The metric's name without its variant: `ssim` of `ssim:rgb-uniform7`."""
-        return self.variant.partition(":")[0]
+        """The metric's name without variant and network: `ssim` of `ssim:rgb-uniform7`, `lpips` of `lpips@alex-...`."""
+        return self.variant.partition(":")[0].partition("@")[0]
 
     @property
     def mean(self) -> float:

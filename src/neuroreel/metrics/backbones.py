@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroreel.core.checks import one_of, require
+from neuroreel.core.checks import one_of, require, sentence
 from neuroreel.core.errors import ConfigError, FetchError
 from neuroreel.metrics.embedded import Absent, Backbone
 from neuroreel.metrics.registry import BACKBONES
@@ -100,10 +100,12 @@ def open_backbones(
     DataError : a file is corrupt, or of another layout.
     """
     found: dict[str, Backbone | Absent] = {}
-    for role, name in spec.items():
+    wanted = {role: name for role, name in spec.items() if name}
+    for role in spec:
         one_of("embed role", role, BACKBONES)
-        if not name:
-            continue
+    if wanted:
+        _check_device(device)
+    for role, name in wanted.items():
         try:
             if name == WORLD:
                 found[role] = _open_world(role, world_folder or world.WORLD, device)
@@ -114,6 +116,17 @@ def open_backbones(
         except FetchError as error:
             found[role] = Absent(f"embed[{role!r}] can't be opened: {error}")
     return found
+
+
+def _check_device(device: str) -> None:
+    """Raise ConfigError unless torch has the device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        rule = "must be one that torch has here, such as cpu or cuda"
+        raise ConfigError(sentence("device", rule, repr(device), type(error).__name__)) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

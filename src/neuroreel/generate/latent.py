@@ -7,8 +7,7 @@ former have. Source: Rombach et al. 2022, arXiv 2112.10752.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.nets.pretrained import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,7 @@ class LatentGenerator:
         network = issubclass(kind, nn.Module)
         more = {"use_safetensors": True} if network else {}
         local = isinstance(self.source, Path)
-        with _quiet():
+        with quiet():
             try:
                 made = kind.from_pretrained(str(self.source), subfolder=name, local_files_only=local, **more)
             except Exception as error:
@@ -204,17 +204,3 @@ def to_pixels(frames: np.ndarray) -> Tensor:
 def to_frames(pixels: Tensor) -> np.ndarray:
     """Return pixels (n, 3, h, w), 1 is white and -1 black, as frames (n, h, w, 3) uint8, clipped."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing a bar for every part that is read."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -6,7 +6,6 @@ classifiers beside it: `scripts/train_world.py` made it, `card.json` says how an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,30 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroreel.core import checks
-from neuroreel.core.errors import ConfigError
-from neuroreel.core.files import inside, sha256
 from neuroreel.generate.latent import LatentGenerator, to_pixels
+from neuroreel.nets.world import WORLD, check_part, read_card, read_classifier
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from neuroreel.nets.residual import ResidualNet
 
-SHIPPED = Path(__file__).parents[1] / "weights" / "world"
+SHIPPED = WORLD
 FRAMES = 6
 """Frames of a clip of the video prior."""
-
-
-def read_card(folder: str | Path | None = None) -> dict[str, Any]:
-    """Return what is known of the weights: every part's files with SHA-256, how it was trained, what was measured.
-
-    Raises
-    ------
-    ConfigError : the folder has no card.
-    """
-    file = Path(folder or SHIPPED) / "card.json"
-    checks.require(file.is_file(), "world weights", "must be a folder with a card", "no card.json", file, ConfigError)
-    return json.loads(file.read_text())
 
 
 def load_world(folder: str | Path | None = None, parts: Sequence[str] | None = None) -> World:
@@ -58,12 +44,7 @@ def load_world(folder: str | Path | None = None, parts: Sequence[str] | None = N
     folder = Path(folder or SHIPPED)
     card = read_card(folder)
     for part in card["parts"] if parts is None else parts:
-        checks.one_of("weights part", part, card["parts"], folder)
-        for name, digest in card["parts"][part]["files"].items():
-            file = inside(folder, name, folder / "card.json")
-            checks.require(file.is_file(), f"weights part {part}", f"must have the file {name}", "none", folder)
-            got = sha256(file)
-            checks.require(got == digest, f"weights part {part}", f"must have the SHA-256 {digest}", got, file)
+        check_part(folder, card, part)
     return World(folder, card)
 
 
@@ -102,11 +83,8 @@ class World(LatentGenerator):
     @cached_property
     def video_classifier(self) -> ResidualNet:
         """The classifier of clips: category, and what the object does."""
-        from neuroreel.nets.residual import ResidualConfig, ResidualNet
-
         checks.one_of("weights part", "video_classifier", self.card["parts"], self.folder)
-        path = self.folder / "video_classifier"
-        return ResidualNet.load(path / "weights.safetensors", ResidualConfig.load(path / "config.json"))
+        return read_classifier(self.folder / "video_classifier")
 
     def classes(self, part: str) -> dict[str, list[str]]:
         """Return the names of the classes of a classifier's heads, in the order of their values."""

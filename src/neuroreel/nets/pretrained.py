@@ -69,7 +69,7 @@ def read_network(kind: Any, folder: Path) -> Any:
     """
     from safetensors import SafetensorError
 
-    with _quiet():
+    with quiet():
         try:
             net, found = kind.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -104,7 +104,7 @@ def _fetch(name: str, files: Sequence[str]) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from telling on the console what it loads."""
     from transformers.utils import logging
 

@@ -11,10 +11,13 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
+    CogVideoXTransformer3DModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
     LTXVideoTransformer3DModel,
     MotionAdapter,
     UNet2DConditionModel,
@@ -286,6 +289,31 @@ def test_frames_and_sizes_that_a_pipeline_cannot_make_are_one_sentence(pipelines
     ):
         with pytest.raises(ConfigError, match=said):
             clips(pipelines[name], name, drawn(1, 2, 16), None, **{"guidance": 1.0} | settings)
+
+
+def test_a_pipeline_that_is_made_for_one_count_of_tokens_takes_no_other():
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 16, "time_embed_dim": 2, "text_embed_dim": 16}
+    sizes |= {"sample_width": 2, "sample_height": 2, "sample_frames": 9, "max_text_seq_length": 6, "num_layers": 1}
+    net = CogVideoXTransformer3DModel(in_channels=4, out_channels=4, **sizes)
+    blocks = {"down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4}
+    vae = AutoencoderKLCogVideoX(block_out_channels=(4,) * 4, latent_channels=4, norm_num_groups=2, **blocks)
+    pipeline = diffusers.CogVideoXPipeline(None, None, vae=vae, transformer=net, scheduler=DDIMScheduler())
+    assert generate(pipeline, drawn(1, 6, 16), drawn(1, 6, 16), frames=9, size=16, steps=1).shape == (1, 9, 16, 16, 3)
+    with pytest.raises(ConfigError, match=r"count of the tokens must be that of the CogVideoXPipeline \(6\), got 4"):
+        generate(pipeline, drawn(1, 4, 16), drawn(1, 4, 16), frames=9, size=16, steps=1)
+
+
+def test_guidance_goes_where_a_pipeline_has_true_guidance_beside_a_learnt_one():
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 16, "joint_attention_dim": 16, "axes_dims_rope": (4, 4, 8)}
+    net = FluxTransformer2DModel(in_channels=4, num_layers=1, num_single_layers=1, pooled_projection_dim=10, **sizes)
+    plain = {"use_quant_conv": False, "use_post_quant_conv": False, "shift_factor": 0.0}
+    vae = AutoencoderKL(block_out_channels=(4,), latent_channels=1, norm_num_groups=1, **plain)
+    empty = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipeline = diffusers.FluxPipeline(FlowMatchEulerDiscreteScheduler(), vae, transformer=net, **empty)
+    assert token_shape(pipeline) == (512, 16) and pooled_width(pipeline) == 10
+    tokens, options = drawn(1, 3, 16), {"size": 16, "steps": 2, "pooled": drawn(1, 10)}
+    one, three = (generate(pipeline, tokens, 9 * drawn(1, 3, 16, seed=2), guidance=g, **options) for g in (1.0, 3.0))
+    assert one.shape == (1, 1, 16, 16, 3) and not np.array_equal(one, three)
 
 
 def test_sources_that_are_no_pipeline_are_one_sentence(folders, tmp_path):

@@ -118,6 +118,29 @@ def prepare(
 
 
 @app.command()
+def pretrain(
+    stores: Annotated[list[str], typer.Argument(help="Stores that `prepare` wrote; settings, key=value, may follow.")],
+    out: Annotated[Path, typer.Option(help="The folder of weights to write; the same call goes on where it was.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pre-train a masked autoencoder of brain activity on all runs that no split tests, resting state too.
+
+    Settings are `masked.dim=256`, `loop.steps=5000`, `average_s=7.2`, `split=NAME`, ...; systems begin with the folder.
+    """
+    from neuroreel.workflow import pretrain_brain
+
+    given = [word for word in stores if "=" in word and not Path(word).exists()]
+    paths = [Path(word) for word in stores if word not in given]
+    if not paths:
+        raise ConfigError(f"stores must be 1 or more, got only settings ({', '.join(given)})")
+    with _progress(as_json) as say:
+        facts = pretrain_brain(paths, out, [*given, *(settings or [])], progress=say)
+    text = f"{len(facts['subjects'])} subjects, loss {facts['loss']:.4f}, {facts['samples_per_s']:.0f} samples/s"
+    _done(as_json, f"The weights are in {out.resolve()} ({text})", facts)
+
+
+@app.command()
 def fit(
     store: Annotated[Path, typer.Argument(help="A store that `prepare` wrote.")],
     out: Annotated[Path, typer.Argument(help="The run folder to write.")],

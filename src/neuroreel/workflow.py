@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -26,7 +26,7 @@ from neuroreel.core.errors import ConfigError, DataError, StoreError
 from neuroreel.core.files import atomic, write_text
 from neuroreel.core.scores import IdentificationCurve, LagSweep, Scores, ScoreTable
 from neuroreel.core.sets import Cut, Segment, Split, TestSet, TrainingSet, Window, read_split
-from neuroreel.core.store import read_store
+from neuroreel.core.store import read_store, store_table
 from neuroreel.core.system import RunFolder, System, versions
 from neuroreel.core.types import Dataset, Reconstruction, Recording, Run, Samples
 from neuroreel.fit.ridge import predict_ridge, solve_ridge_cv
@@ -42,6 +42,9 @@ from neuroreel.preprocess.repeats import group_repeats, split_half_ceiling, stac
 from neuroreel.preprocess.scale import Scaler
 from neuroreel.report.record import Record, VoxelMap
 from neuroreel.systems import find_system
+
+if TYPE_CHECKING:
+    from neuroreel.fit.loop import Progress as TrainingProgress
 
 Progress = Callable[[str], None]
 SIMULATED = "simulated"  # what `neuroreel simulate` calls its data sets
@@ -271,6 +274,57 @@ def fit_systems(
             system.save(partial)
         (out / "reconstructions" / f"{name}.npz").unlink(missing_ok=True)
     return out
+
+
+def pretrain_brain(
+    stores: Sequence[Path], out: Path, settings: Sequence[str] = (), *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Pre-train a masked autoencoder of brain activity on all that some stores don't test; return what was done.
+
+    Every run is cleaned as systems clean theirs: polynomials, and head motion where it was measured.
+
+    Parameters
+    ----------
+    stores : what `prepare` wrote, of one subject or many, resting state too.
+    out : folder of the weights; the same call goes on where it was stopped.
+    settings : `key=value` settings of `neuroreel.brain.pretraining.PretrainConfig`: `masked.dim=256 loop.steps=5000`.
+
+    Raises
+    ------
+    NeuroreelError
+        In one sentence: a store that isn't one, a split that isn't there, nothing left to train on, and as in `fit`.
+    """
+    from neuroreel.brain.pretraining import PretrainConfig, pretrain
+
+    config = PretrainConfig.read(None, settings)
+    _say(progress, "finding the runs that are not tested")
+    splits = {store: _split_of(store, config.split) for store in stores}
+
+    def show(done: TrainingProgress) -> None:
+        left, speed = f"{done.eta_s / 60:.1f} min left", f"{done.samples_per_s:.0f} samples/s"
+        _say(progress, f"step {done.step} of {done.steps}, loss {done.loss:.4f}, {speed}, {left}")
+
+    _say(progress, "scales, components and factors of the training runs")
+    facts = pretrain(splits, out, config, prepare=lambda run: _clean(run, None), on_progress=show)
+    left_out = {
+        str(store): [part.run for part in split.test] if split is not None else [] for store, split in splits.items()
+    }
+    return {"folder": str(out), **facts, "left_out": left_out}
+
+
+def _split_of(store: Path, name: str | None) -> Split | None:
+    """Return the split of a store, None where nothing was shown in any of its runs and so nothing is tested."""
+    table, named = store_table(store)
+    subjects = list(dict.fromkeys(row["subject"] for row in table))
+    if name is not None or named:
+        first = read_store(store, subjects=subjects[:1], runs=[table[0]["run"]])
+        return choose_split(first, first.recordings[0], name)
+    for subject in subjects:
+        dataset = read_store(store, subjects=[subject])
+        recording = dataset.recordings[0]
+        if any(run.video is not None or run.events for run in recording.runs):
+            return choose_split(dataset, recording, None)
+    return None
 
 
 def reconstruct_systems(out: Path, *, progress: Progress | None = None) -> dict[str, Reconstruction]:

@@ -19,6 +19,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from neuroreel.brain.factors import find_factors
 from neuroreel.brain.patches import (
     Patches,
     describe,
@@ -35,6 +36,7 @@ from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.files import atomic
 from neuroreel.core.seeds import generator
 from neuroreel.core.types import Space
+from neuroreel.fit.checkpoints import newest_checkpoint
 from neuroreel.fit.loop import Batch, LoopConfig, Progress, Trained, train
 from neuroreel.nets.masked import Ends, MaskedConfig, MaskedNet
 from neuroreel.nets.weights import fill, read_state, write_state
@@ -117,9 +119,9 @@ class MaskedBrain:
                 how = self.config.transfer if self._trained and self._subjects else "new"
                 moments = Moments.of(run.read() for run in own)
                 self.move(subject, spaces[subject], moments)
-                if how != "interpolated" and (self.config.embedding, self.config.start) == ("own", "components"):
-                    found = components(own, moments, self.config.dim, seed=self.seed)
-                    self.net.end(key_of(subject)).begin_with(torch.from_numpy(found))
+                going_on = folder is not None and newest_checkpoint(folder) is not None
+                if how != "interpolated" and not going_on:
+                    self._begin(subject, own)
         known = {subject: self._known(subject) for subject in dict.fromkeys(run.subject for run in runs)}
         counts = {subject: len(each.patches) for subject, each in known.items()}
         source = WindowStream(
@@ -307,6 +309,16 @@ class MaskedBrain:
         brain._trained = True
         return brain
 
+    def _begin(self, subject: str, runs: Sequence[StreamRun]) -> None:
+        """Let a new subject's ends begin with the components and factors of its training data, as the config says."""
+        config, ends, moments = self.config, self.net.end(key_of(subject)), self.moments(subject)
+        if (config.embedding, config.start) == ("own", "components"):
+            ends.begin_with(torch.from_numpy(components(runs, moments, config.dim, seed=self.seed)))
+        if config.factors:
+            hidden = self.patches(subject).spread(self.masks(subject, 2, self.seed))
+            found = find_factors(runs, moments, config.trs, config.factors, hidden, seed=self.seed)
+            ends.take_factors(torch.from_numpy(found.weights), torch.from_numpy(found.noise))
+
     def _known(self, subject: str) -> _Subject:
         checks.one_of("subject of the weights", subject, self._subjects)
         return self._subjects[subject]
@@ -336,6 +348,12 @@ class MaskedBrain:
         with torch.no_grad():
             ends.position.copy_(mixing @ old.position)
             ends.decoder_position.copy_(mixing @ old.decoder_position)
+            if self.config.factors:
+                for volume in range(self.config.trs):
+                    moved = _moved(old.factor_weight[volume], old_patches, patches, number, share)
+                    ends.factor_weight[volume] = moved
+                    precision = old.factor_precision[volume][..., None]
+                    ends.factor_precision[volume] = _moved(precision, old_patches, patches, number, share)[..., 0]
             if self.config.embedding == "own":
                 ends.bias.copy_(mixing @ old.bias)
                 ends.weight.copy_(_moved(old.weight, old_patches, patches, number, share))

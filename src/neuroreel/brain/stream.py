@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from neuroreel.core import checks
+from neuroreel.core.clock import to_samples
 from neuroreel.core.seeds import generator
 from neuroreel.core.sets import Split
 from neuroreel.core.store import read_store, store_table
@@ -73,21 +74,36 @@ class Moments:
 def components(
     runs: Sequence[StreamRun], moments: Moments, count: int, *, seed: int = 0, rounds: int = 6
 ) -> np.ndarray:
-    """Return the first principal components of z-scored runs, (voxels, count) of unit length, the largest first.
+    """Return the first principal components of z-scored runs, (voxels, count) of unit length, the largest first."""
+    count = min(count, sum(run.trs for run in runs))
 
-    By subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4), with one run in memory at a time.
+    def parts() -> Iterator[np.ndarray]:
+        return (moments.apply(run.read()) for run in runs)
+
+    return principal_axes(parts, len(moments.mean), count, seed=seed, rounds=rounds)[0]
+
+
+def principal_axes(
+    parts: Callable[[], Iterable[np.ndarray]], width: int, count: int, *, seed: int = 0, rounds: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first principal axes of rows about 0, (width, count) of unit length, and the variance along each.
+
+    By subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4), with one part in memory at a time.
+
+    Parameters
+    ----------
+    parts : gives the rows in parts (rows, width), the same ones each time it is called.
     """
-    voxels = len(moments.mean)
-    count = min(count, voxels, sum(run.trs for run in runs))
-    start = generator(seed, "components").standard_normal((voxels, min(count + 8, voxels))).astype(np.float32)
-    basis = np.linalg.qr(start)[0]
+    count = min(count, width)
+    start = generator(seed, "components").standard_normal((width, min(count + 8, width))).astype(np.float32)
+    basis, values, rows = np.linalg.qr(start)[0], np.zeros(0), 0
     for _ in range(rounds):
-        product = np.zeros_like(basis)
-        for run in runs:
-            data = moments.apply(run.read())
+        product, rows = np.zeros_like(basis), 0
+        for data in parts():
             product += data.T @ (data @ basis)
-        basis = np.linalg.svd(product, full_matrices=False)[0]
-    return np.asarray(basis[:, :count], dtype=np.float32)
+            rows += len(data)
+        basis, values, _ = np.linalg.svd(product, full_matrices=False)
+    return np.asarray(basis[:, :count], dtype=np.float32), values[:count] / rows
 
 
 def memory_runs(runs: Sequence[Run]) -> tuple[list[StreamRun], dict[str, Space]]:
@@ -101,31 +117,34 @@ def memory_runs(runs: Sequence[Run]) -> tuple[list[StreamRun], dict[str, Space]]
 
 
 def store_runs(
-    path: str | Path, split: Split, *, prepare: Callable[[Run], Run] | None = None
+    path: str | Path, split: Split | None, *, prepare: Callable[[Run], Run] | None = None, average_s: float = 0.0
 ) -> tuple[list[StreamRun], dict[str, Space]]:
     """Return the runs of a store as runs of a stream, and the space of each subject; BOLD is read run by run.
 
     Parameters
     ----------
     split : runs that it tests, in whole or in part, are left out, so that no test data is trained on. Runs that it
-        doesn't name (resting state) are taken.
+        doesn't name (resting state) are taken. None where nothing is tested.
     prepare : what is done to each run when it is read, as detrending; it must not change the number of volumes.
+    average_s : volumes are averaged in whole numbers of them that last about so long; 0 for none. MinD-Vis was
+        pre-trained on means of ten volumes of 0.72 s (Chen et al. 2023, section 4.1), which are 7.2 s.
 
     Raises
     ------
     DataError : all runs are tested.
     """
     table, _ = store_table(path)
-    tested = {part.run for part in split.test}
+    tested = {part.run for part in split.test} if split is not None else set()
     kept = [row for row in table if row["run"] not in tested]
-    checks.require(
-        len(kept) > 0, "runs to train on", f"must be 1 or more beside those that {split.name} tests", 0, path
-    )
+    rule = f"must be 1 or more beside those that {split.name if split is not None else 'no split'} tests"
+    checks.require(len(kept) > 0, "runs to train on", rule, 0, path)
+    together = {(row["subject"], row["run"]): max(1, to_samples(average_s, row["tr_s"])) for row in kept}
 
     def reader(subject: str, name: str) -> Callable[[], np.ndarray]:
         def read() -> np.ndarray:
             run = read_store(path, subjects=[subject], runs=[name]).recordings[0].runs[0]
-            return (run if prepare is None else prepare(run)).bold.data
+            data = (run if prepare is None else prepare(run)).bold.data
+            return average_volumes(data, together[subject, name])
 
         return read
 
@@ -133,8 +152,20 @@ def store_runs(
     for row in kept:
         if row["subject"] not in spaces:
             spaces[row["subject"]] = read_store(path, subjects=[row["subject"]], runs=[row["run"]]).recordings[0].space
-    runs = [StreamRun(row["subject"], row["run"], row["trs"], reader(row["subject"], row["run"])) for row in kept]
+    runs = [
+        StreamRun(subject, name, row["trs"] // together[subject, name], reader(subject, name))
+        for row in kept
+        for subject, name in [(row["subject"], row["run"])]
+    ]
     return runs, spaces
+
+
+def average_volumes(data: np.ndarray, together: int) -> np.ndarray:
+    """Return the means of so many volumes each of data (trs, voxels); what is left over at the end is dropped."""
+    if together == 1:
+        return data
+    groups = len(data) // together
+    return np.asarray(data[: groups * together].reshape(groups, together, -1).mean(1))
 
 
 class WindowStream:

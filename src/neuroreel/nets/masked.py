@@ -36,6 +36,8 @@ class MaskedConfig(Config):
     decoder_dim, decoder_depth, decoder_heads : of the decoder.
     mask : share of the patches that is masked, the same ones in all volumes of a window.
     trs : volumes of a window; with more than 1, every block attends over patches, then over time.
+    factors : most factors of the linear part, which the network corrects: what masked voxels are by the factors that
+        all voxels share, see `neuroreel.brain.factors`; 0 for none, as published.
     transfer : what happens with voxels that the weights don't know: "refuse", "interpolated" (the ends are interpolated
         between neighbours) or "relearnt" (the ends begin anew).
     """
@@ -54,6 +56,7 @@ class MaskedConfig(Config):
     decoder_heads: int = Field(default=4, ge=1)
     mask: float = Field(default=0.75, gt=0, lt=1)
     trs: int = Field(default=2, ge=1)
+    factors: int = Field(default=64, ge=0)
     transfer: Literal["refuse", "interpolated", "relearnt"] = "refuse"
 
     @classmethod
@@ -68,6 +71,7 @@ class MaskedConfig(Config):
             decoder_dim=512,
             decoder_depth=8,
             decoder_heads=16,
+            factors=0,
             trs=trs,
         )
 
@@ -77,7 +81,7 @@ class MaskedConfig(Config):
 
 
 class Ends(nn.Module):
-    """What belongs to one space of voxels: which voxels lie in which patch, positions, and own weights if asked for.
+    """What belongs to one space of voxels: which voxels lie in which patch, positions, factors, and own weights.
 
     Parameters
     ----------
@@ -89,6 +93,8 @@ class Ends(nn.Module):
     real: Tensor
     position: Tensor
     decoder_position: Tensor
+    factor_weight: Tensor
+    factor_precision: Tensor
     weight: nn.Parameter
     bias: nn.Parameter
     out_weight: nn.Parameter
@@ -102,26 +108,55 @@ class Ends(nn.Module):
         where = torch.arange(patches) if places_mm is None else torch.from_numpy(places_mm / PLACE_STEP_MM)
         self.register_buffer("position", sine_positions(where, config.dim))
         self.register_buffer("decoder_position", sine_positions(where, config.decoder_dim))
+        if config.factors:
+            self.register_buffer("factor_weight", torch.zeros(config.trs, patches, size, config.factors))
+            self.register_buffer("factor_precision", torch.zeros(config.trs, patches, size))
         if config.embedding == "own":
             self.weight = nn.Parameter(torch.randn(patches, size, config.dim) / size**0.5)
             self.bias = nn.Parameter(torch.zeros(patches, config.dim))
-            self.out_weight = nn.Parameter(
-                torch.randn(patches, config.decoder_dim, size) * 0.5 / config.decoder_dim**0.5
-            )
+            small = 0.0 if config.factors else 0.5 / config.decoder_dim**0.5  # what corrects begins at nothing
+            self.out_weight = nn.Parameter(torch.randn(patches, config.decoder_dim, size) * small)
             self.out_bias = nn.Parameter(torch.zeros(patches, size))
 
     def begin_with(self, components: Tensor) -> None:
         """Let own weights point along components (voxels, k) of unit length, as large as the random ones are.
 
-        A token's direction j then is component j as the patch's voxels show it, and so it is on the way back.
+        A token's direction j then is component j as the patch's voxels show it; and so it is on the way back where
+        there are no factors to correct.
         """
         voxels, size = len(components), self.order.shape[1]
         spread = components[self.order] * self.real[..., None] * voxels**0.5  # (patches, size, k)
         ins, outs = (min(spread.shape[2], width) for width in (self.weight.shape[2], self.out_weight.shape[1]))
         with torch.no_grad():
             self.weight[:, :, :ins] = spread[:, :, :ins] / size**0.5
+            if hasattr(self, "factor_weight"):
+                return
             back = spread[:, :, :outs] * 0.5 / self.out_weight.shape[1] ** 0.5
             self.out_weight[:, :outs] = back.transpose(1, 2)
+
+    def take_factors(self, weights: Tensor, noise: Tensor) -> None:
+        """Keep the weights (trs, voxels, k) and noise variances (trs, voxels) of factors."""
+        self.factor_weight.zero_()
+        self.factor_weight[..., : weights.shape[2]] = weights[:, self.order] * self.real[..., None]
+        self.factor_precision.copy_(self.real / noise[:, self.order])
+
+    def by_factors(self, brain: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Return masked patches as the factors fill them in, (batch, trs, masked, size).
+
+        Equation (1) of `neuroreel.brain.factors`, with other visible patches (batch, visible) in each sample.
+        """
+        patched = self.patches(brain)
+        batch, _, patches, _ = patched.shape
+        count = self.factor_weight.shape[-1]
+        with torch.autocast(brain.device.type, enabled=False):
+            weighed = self.factor_weight * self.factor_precision[..., None]
+            seen = patched.new_zeros(batch, patches).scatter(1, visible, 1.0)
+            told = torch.einsum("tpsk,tpsl->pkl", weighed, self.factor_weight).flatten(1)  # by each patch
+            told = (seen @ told).view(batch, count, count) + torch.eye(count, device=brain.device)
+            toward = (patched * seen[:, None, :, None]).flatten(1) @ weighed.flatten(0, 2)
+            found = torch.cholesky_solve(toward[..., None], torch.linalg.cholesky(told))[..., 0]
+            made = (found @ self.factor_weight.flatten(0, 2).T).view_as(patched)
+        return _take(made, masked)
 
     def patches(self, brain: Tensor) -> Tensor:
         """Return (batch, trs, voxels) as (batch, trs, patches, size), 0 in the padding."""
@@ -150,6 +185,9 @@ class MaskedNet(nn.Module):
         shape = (config.decoder_heads, config.mlp_ratio)
         self.decoder = nn.ModuleList(Block(config.decoder_dim, *shape, trs=trs) for _ in range(config.decoder_depth))
         self.decoder_norm = nn.LayerNorm(config.decoder_dim)
+        if config.factors and self.readout is not None:
+            nn.init.zeros_(self.readout.weight)  # what corrects begins at nothing
+            nn.init.zeros_(self.readout.bias)
 
     def end(self, key: str) -> Ends:
         """Return the ends of one space of voxels."""
@@ -209,8 +247,15 @@ class MaskedNet(nn.Module):
             x = block(x)
         x = self.decoder_norm(x[:, :, count:])
         if self.readout is not None:
-            return cast(Tensor, self.readout(x))
-        every = x.new_zeros(batch, trs, len(ends.position), dim)
+            out = self.readout(x)
+        else:
+            out = self._own_readout(x, ends, masked)
+        return cast(Tensor, out + ends.by_factors(brain, visible, masked) if self.config.factors else out)
+
+    def _own_readout(self, x: Tensor, ends: Ends, masked: Tensor) -> Tensor:
+        """Return the voxels of decoded masked patches, (batch, trs, masked, size), by each patch's own weights."""
+        _, trs, _, dim = x.shape
+        every = x.new_zeros(len(x), trs, len(ends.position), dim)
         every = every.scatter(2, _rows(masked, trs, dim), x)
         out = torch.einsum("btpd,pds->btps", every, ends.out_weight) + ends.out_bias
         return _take(out, masked)

@@ -217,7 +217,9 @@ def test_scores_seen_through_other_weights_do_not_stand_in_one_table(clips, open
         ScoreTable({name: row for table in tables for name, row in table.rows.items()})
 
 
-def test_parts_of_one_frame_at_a_time_give_the_mean_over_all_frames(clips):
+@pytest.mark.parametrize("held", [0, 2**27])
+def test_parts_of_one_frame_at_a_time_give_the_mean_over_all_frames(held, clips, monkeypatch):
+    monkeypatch.setattr("neuroreel.metrics.table.NUMBERS_HELD", held)
     predicted, truth = clips
     one = score("two-way:alexnet2", predicted, truth, BLOCKS, embed=NETWORKS, draws=20)
     alike = embedding_similarity(frame_means(predicted), frame_means(truth))

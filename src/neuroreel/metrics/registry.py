@@ -64,7 +64,7 @@ class Metric:
     smallest : frames, height and width that the clips must have at least.
     classes : number of categories that there must be at least.
     at_once : number of clips whose parts are held at the same time, or None for all.
-    by_frame : True where `pairs` is a mean over frames and the parts of all frames would not fit in memory.
+    by_frame : True where `pairs` is a mean over frames, so that parts too large for memory can be had one by one.
     controls : True for metrics of motion, which also score the reconstruction without its motion.
     """
 

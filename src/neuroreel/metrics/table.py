@@ -24,6 +24,7 @@ from neuroreel.metrics.motion import without_motion
 from neuroreel.metrics.registry import METRICS, Metric, Parts
 
 PAIRED_CLIPS = 64
+NUMBERS_HELD = 2**27  # of the embeddings of one side; beyond, they are computed a frame at a time
 ANSWERED_ROWS = tuple(row for row in CHANCE_ROWS if row not in ("shuffled", "analytic"))
 
 
@@ -281,9 +282,15 @@ class _Measure:
 
     def pairs(self, function: Callable[[Parts, Parts], np.ndarray], predicted: np.ndarray) -> np.ndarray:
         """Return the value of every prediction (rows) with every truth (columns), computed once, array (n, n)."""
-        if self.metric.by_frame:
+        if self.metric.by_frame and not self.fits():
             return self.memory.get(function, predicted, lambda: self.mean_of_frames(function, predicted))
         return self.memory.get(function, predicted, lambda: function(self.parts(predicted), self.parts(self.truth)))
+
+    def fits(self) -> bool:
+        """Return whether the parts of all frames of a side may be held at a time."""
+        one = self.metric.prepare(self.truth[:1, :1], self.embed)
+        frames = self.truth.shape[0] * self.truth.shape[1]
+        return frames * sum(part.size for part in one.values()) <= NUMBERS_HELD
 
     def mean_of_frames(self, function: Callable[[Parts, Parts], np.ndarray], predicted: np.ndarray) -> np.ndarray:
         """Return the mean over frames of a function of pairs, with the parts of one frame held at a time."""

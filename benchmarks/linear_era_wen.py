@@ -38,6 +38,16 @@ SETTINGS = {
     "fps": 1.5,
     "stream": {"pca_fps": 0.75},
     "hrf": "spm",  # what the simulated blood answers like: later than 4 s
+    "other_hrfs": ("wen2018",),
+    "motion": {},
+    "encoding": {
+        "groups": (
+            ("motion-energy", "conv1", "conv2", "conv3"),
+            ("conv1", "conv2", "conv3", "conv4", "conv5"),
+            ("motion-energy", "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"),
+            ("conv5", "fc6", "fc7"),
+        )
+    },
     "correction": "fdr",
     "cells": 8,
     "semantic": {"alphas": tuple(10.0 ** (step / 2) for step in range(-4, 5))},

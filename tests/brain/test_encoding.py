@@ -3,7 +3,7 @@ import pytest
 from scipy import linalg
 
 from neuroreel.brain.encoding import EncodingConfig, EncodingModel, best_unit_correlation, layer_index
-from neuroreel.core.errors import DataError
+from neuroreel.core.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(5)
 FEATURES = RNG.normal(size=(120, 15))
@@ -35,6 +35,30 @@ def test_segments_stay_whole_where_there_are_enough_of_them() -> None:
     whole = EncodingModel(EncodingConfig(lambdas=(1e-3,), folds=9)).fit(codes, bold, SEGMENTS)
     few = EncodingModel(EncodingConfig(lambdas=(1e-3,), folds=9)).fit(codes, bold, SEGMENTS // 6)
     assert whole.cv_r_[0] < few.cv_r_[0]
+
+
+def test_each_voxel_takes_the_group_of_spaces_that_it_follows() -> None:
+    spaces = {"a": RNG.normal(size=(120, 30)), "b": 50 * RNG.normal(size=(120, 60)), "c": RNG.normal(size=(120, 9))}
+    bold = np.column_stack([spaces["a"][:, 0], spaces["b"][:, 0], spaces["a"][:, 1] + spaces["b"][:, 1] / 50])
+    bold = bold + 0.3 * RNG.normal(size=(120, 3))
+    model = EncodingModel(EncodingConfig(groups=(("a",), ("b",), ("b", "a"), ("c",)))).fit(spaces, bold, SEGMENTS)
+    np.testing.assert_array_equal(model.group_, [0, 1, 2])
+    assert not model.coef_[30:, 0].any() and not model.coef_[:30, 1].any() and not model.coef_[90:].any()
+    predicted = model.predict(np.concatenate(list(spaces.values()), axis=1))
+    assert min(np.corrcoef(a, b)[0, 1] for a, b in zip(predicted.T, bold.T, strict=True)) > 0.8
+
+
+def test_one_group_of_one_space_is_the_plain_model() -> None:
+    scaled = FEATURES / np.sqrt(FEATURES.var(axis=0).sum())
+    plain = EncodingModel(EncodingConfig(folds=4)).fit(scaled, BOLD, SEGMENTS)
+    group = EncodingModel(EncodingConfig(folds=4, groups=(("x",),))).fit({"x": FEATURES}, BOLD, SEGMENTS)
+    np.testing.assert_allclose(group.predict(FEATURES), plain.predict(scaled), atol=1e-5)
+    np.testing.assert_allclose(group.lambda_, plain.lambda_)
+
+
+def test_a_group_of_an_unknown_space_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"^space of a group must be one of a, got 'z'$"):
+        EncodingModel(EncodingConfig(groups=(("z",),))).fit({"a": FEATURES}, BOLD, SEGMENTS)
 
 
 def test_it_comes_back_from_its_arrays() -> None:

@@ -116,6 +116,25 @@ def test_encoding_predicts_what_sees_and_nothing_else(fitted: Wen2018, planted: 
     assert np.nanmax(scores.ceiling) <= 1 and np.median(scores.ceiling[:40]) > 0.8
 
 
+def test_each_voxel_takes_its_layers_and_its_response_and_comes_back_from_its_files(
+    planted: tuple[TrainingSet, TestSet], tmp_path: Path
+) -> None:
+    """No voxel follows motion energy, which is one of the spaces."""
+    train, test = planted
+    motion = {"cycles": (2.0, 4.0), "hertz": (0.0, 1.0), "size": 16, "window_s": 1.0}
+    groups = (("conv1", "conv3"), ("fc7", "fc8"), ("motion-energy",))
+    settings = SMALL | {"motion": motion, "encoding": {"folds": 3, "groups": groups}, "visual": {"epochs": 1}}
+    settings |= {"hrf": "spm", "other_hrfs": ("wen2018",)}
+    system = Wen2018(Wen2018Config.build(settings)).fit(train, run=RunFolder(tmp_path / "run", seed=1))
+    assert system.encoding_ is not None and system.motion_ is not None
+    group = system.encoding_.group_ % 3
+    assert np.mean(group[LOW] == 0) > 0.8 and np.mean(group[HIGH] == 1) > 0.6
+    assert np.mean(system.encoding_.group_[:40] >= 3) > 0.8  # the planted response is that of 5 s
+    system.save(tmp_path / "saved")
+    again = Wen2018.load(tmp_path / "saved").encode(test.runs[0]).data
+    np.testing.assert_allclose(again, system.encode(test.runs[0]).data, atol=1e-5)
+
+
 @pytest.mark.parametrize("lag_s", [-8.0, 8.0])
 def test_a_lag_that_is_counted_twice_is_worse(
     fitted: Wen2018, planted: tuple[TrainingSet, TestSet], lag_s: float

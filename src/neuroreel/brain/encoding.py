@@ -1,11 +1,13 @@
 """Encoding: every voxel as a linear function of features at its volumes, and which layer of a network it resembles.
 
 Source: Wen et al. 2018, Cereb. Cortex 28:4136, "Voxel-wise encoding models" and "Mapping hierarchical representations".
+Groups of feature spaces to choose from are ours, in the manner of banded ridge (Dupré la Tour et al. 2022, NeuroImage
+264) with a handful of candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 import numpy as np
@@ -24,10 +26,13 @@ class EncodingConfig(Config):
     lambdas : penalties to choose from for each voxel; the penalty on the squared weights is lambda times the volumes.
     folds : folds of the cross-validation. Segments stay whole where there are as many as folds or more; else a fold is
         a stretch of time.
+    groups : sets of feature spaces, by name, of which each voxel takes the one that predicts held-out volumes best;
+        within a group every space has the same variance. Empty: one model of all spaces as they are (the paper's).
     """
 
     lambdas: tuple[float, ...] = Field(default=tuple(10.0 ** (step / 2) for step in range(-10, 3)), min_length=1)
     folds: int = Field(default=9, ge=2)
+    groups: tuple[tuple[str, ...], ...] = ()
 
 
 class EncodingModel:
@@ -35,48 +40,83 @@ class EncodingModel:
 
     Attributes
     ----------
-    coef_ : (features, voxels) float32
+    coef_ : (features, voxels) float32; 0 for the spaces outside a voxel's group.
     intercept_ : (voxels,)
-    lambda_ : (voxels,), what was chosen.
+    lambda_ : (voxels,), what was chosen; within a group, for features of which a volume has the mean square 1.
     cv_r_ : (voxels,) correlation with held-out volumes, the mean over folds.
+    group_ : (voxels,) number of the group that was chosen; 0 without groups.
     """
 
     coef_: np.ndarray
     intercept_: np.ndarray
     lambda_: np.ndarray
     cv_r_: np.ndarray
+    group_: np.ndarray
 
     def __init__(self, config: EncodingConfig | None = None) -> None:
         self.config = config or EncodingConfig()
 
-    def fit(self, features: np.ndarray, bold: np.ndarray, segments: np.ndarray, *, device: str = "cpu") -> Self:
+    def fit(
+        self,
+        features: np.ndarray | Mapping[str, np.ndarray],
+        bold: np.ndarray,
+        segments: np.ndarray,
+        *,
+        device: str = "cpu",
+    ) -> Self:
         """Fit to features (trs, features) and BOLD (trs, voxels) of all training segments, refitted on all of them.
 
         Parameters
         ----------
+        features : one array, or one for each named space; `predict` takes them side by side in this order.
         segments : (trs,) the segment of each volume.
 
         Raises
         ------
         DataError
             If shapes don't fit, values aren't finite, or there are fewer volumes than folds.
+        ConfigError
+            If a group names a space that isn't there.
         """
-        checks.same_length("segments", len(segments), "volumes", len(features))
+        spaces = dict(features) if isinstance(features, Mapping) else {"features": features}
+        for name in (name for group in self.config.groups for name in group):
+            checks.one_of("space of a group", name, spaces)
+        volumes = len(next(iter(spaces.values())))
+        checks.same_length("segments", len(segments), "volumes", volumes)
+        groups = self.config.groups or (tuple(spaces),)
+        scales = {name: _scale(values) if self.config.groups else 1.0 for name, values in spaces.items()}
+        starts = dict(zip(spaces, np.cumsum([0, *(values.shape[1] for values in spaces.values())]), strict=False))
+        self.coef_ = np.zeros((sum(values.shape[1] for values in spaces.values()), bold.shape[1]), dtype=np.float32)
+        self.intercept_, self.lambda_ = np.zeros(bold.shape[1]), np.zeros(bold.shape[1])
+        self.cv_r_, self.group_ = np.full(bold.shape[1], -np.inf), np.zeros(bold.shape[1], dtype=np.int64)
+        for number, group in enumerate(groups):
+            share = 1 / np.sqrt(len(group)) if self.config.groups else 1.0
+            joined = np.concatenate([spaces[name] * (share * scales[name]) for name in group], axis=1)
+            fit = self._solve(joined, bold, segments, device)
+            assert fit.coef is not None
+            better = np.flatnonzero((fit.cv_score > self.cv_r_) | (number == 0))
+            self.coef_[:, better] = 0.0
+            row = 0
+            for name in group:
+                wide = spaces[name].shape[1]
+                weights = fit.coef[row : row + wide, better] * (share * scales[name])
+                self.coef_[starts[name] : starts[name] + wide, better] = weights
+                row += wide
+            self.intercept_[better], self.lambda_[better] = fit.intercept[better], fit.alpha[better] / volumes
+            self.cv_r_[better], self.group_[better] = fit.cv_score[better], number
+        return self
+
+    def _solve(self, features: np.ndarray, bold: np.ndarray, segments: np.ndarray, device: str) -> RidgeFit:
         whole = len(np.unique(segments)) >= self.config.folds
-        volumes = len(features)
-        fit = solve_ridge_cv(
+        return solve_ridge_cv(
             features,
             bold,
-            alphas=np.array(self.config.lambdas) * volumes,
+            alphas=np.array(self.config.lambdas) * len(features),
             folds=self.config.folds,
             groups=np.asarray(segments) if whole else None,
             score="correlation",
             device=device,
         )
-        assert fit.coef is not None
-        self.coef_, self.intercept_ = fit.coef, fit.intercept
-        self.lambda_, self.cv_r_ = fit.alpha / volumes, fit.cv_score
-        return self
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the predicted BOLD (trs, voxels) float32 of features (trs, features)."""
@@ -89,7 +129,7 @@ class EncodingModel:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what was learnt by name, for saving."""
-        return {name: getattr(self, f"{name}_") for name in ("coef", "intercept", "lambda", "cv_r")}
+        return {name: getattr(self, f"{name}_") for name in ("coef", "intercept", "lambda", "cv_r", "group")}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> Self:
         """Take back what `arrays` returned."""
@@ -130,6 +170,12 @@ def best_unit_correlation(units: Iterable[np.ndarray], bold: np.ndarray) -> tupl
 def layer_index(correlations: np.ndarray) -> np.ndarray:
     """Return the number of each voxel's best layer from 1, (voxels,) int, of correlations (layers, voxels)."""
     return np.argmax(checks.dimensions("correlations", correlations, ("layers", "voxels")), axis=0) + 1
+
+
+def _scale(values: np.ndarray) -> float:
+    """Return what brings the mean square of a volume's centred features to 1; 1 where nothing varies."""
+    total = float(np.var(values, axis=0, dtype=np.float64).sum())
+    return 1 / np.sqrt(total) if total > 0 else 1.0
 
 
 def _unit_length(columns: np.ndarray) -> np.ndarray:

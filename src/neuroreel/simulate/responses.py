@@ -3,6 +3,12 @@
 Early areas pool oriented contrast energy, motion energy and colour under their receptive fields; the middle ones pool
 the stages of a trained network (no decoder of neuroreel has its architecture or its weights, so that nothing is opened
 with its own key); the late ones follow the meaning of what is shown. An area mixes the three as `MIXTURE` says.
+
+A vertex stands for a voxel, which pools 1e5 neurons or more: much more than a column of one preference. So of the first
+stages (V2, V3) it answers to all channels, with positive weights that differ between vertices and a little more of
+some, and channels that hardly ever fire count as little as they fire. Of the later stages, whose neurons lie together
+by preference in patches as large as a voxel (faces, places), it is tuned to some channels only. This is an assumption,
+not a finding.
 """
 
 from __future__ import annotations
@@ -28,7 +34,9 @@ STAGE_CHANNELS = (24, 48, 96, 128)  # of `simulate.ventral`, which needs torch a
 SEEN = 64  # side in pixels at which movies are looked at
 ORIENTATIONS, WAVELENGTHS_PX, DIRECTIONS = 4, (5.0, 10.0), 8
 ATTRIBUTES = 16
-TUNED_CHANNELS = (6, 6, 6, 24)  # channels of each stage that a vertex mixes: late ones see patterns of many
+TUNED_CHANNELS = (6, 6, 6, 24)  # channels of each stage that a vertex prefers: late ones see patterns of many
+POOLED_STAGES = 2  # the first ones, of which a vertex pools all channels beside
+SCALED_STAGES = 3  # the first ones, whose channels keep their relative activity
 LIGHT_AND_COLOURS = (2.0, 1.2, 1.2)  # SDs of their weights, where those of contours are 1
 ORIENTATION_WIDTH, DIRECTION_WIDTH = 1.5, 2.0  # concentrations of the von Mises tuning curves
 
@@ -66,7 +74,9 @@ class Moments:
 
     Attributes
     ----------
-    channels : for each feature map of `Maps`, the SD of its channels.
+    channels : for each feature map of `Maps`, the SD of its channels; of the network's first stages
+        (`SCALED_STAGES`) one for all, the root mean square of its channels', so that those that hardly ever fire stay
+        small.
     means, sds : for each part, those of the vertices that it drives.
     """
 
@@ -110,6 +120,9 @@ class Neurons:
             _direction_tuning(self.direction_deg),
             *(_sparse_tuning(voxels, *pair, rng) for pair in zip(STAGE_CHANNELS, TUNED_CHANNELS, strict=True)),
         ]
+        pools = generator(seed, "pools", cortex.subject)
+        for weights in self._tuning[2 : 2 + POOLED_STAGES]:
+            weights += pools.exponential(size=weights.shape).astype(np.float32)
         self._meaning = _semantic_tuning(cortex, rng)
 
     def respond(self, maps: Maps, moments: Moments | None = None) -> Responses:
@@ -120,7 +133,7 @@ class Neurons:
         moments : those of the first movie, for all later ones; None to take this movie's.
         """
         driven = [np.flatnonzero(share > 0) for share in self.shares.T]
-        scales = tuple(_channel_sd(part) for part in maps.parts) if moments is None else moments.channels
+        scales = _scales(maps) if moments is None else moments.channels
         parts = [
             _pool(part, receptive_fields(self.cortex, part.shape[-1])[rows], tuning[rows] / sd)
             for part, tuning, rows, sd in zip(maps.parts, self._tuning, driven, scales, strict=False)
@@ -316,6 +329,15 @@ def _semantic_tuning(cortex: Cortex, rng: np.random.Generator) -> np.ndarray:
         if name == "PPA":
             weights[np.ix_(rows, np.arange(attributes, weights.shape[1]))] *= 4.0
     return weights.astype(np.float32)
+
+
+def _scales(maps: Maps) -> tuple[np.ndarray, ...]:
+    """Return `Moments.channels` of a movie."""
+    sds = [_channel_sd(part) for part in maps.parts]
+    first = len(sds) - len(STAGE_CHANNELS)
+    for number in range(first, first + SCALED_STAGES):
+        sds[number] = np.full_like(sds[number], np.sqrt((sds[number] ** 2).mean()))
+    return tuple(sds)
 
 
 def _channel_sd(maps: np.ndarray) -> np.ndarray:

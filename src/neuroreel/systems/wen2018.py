@@ -4,6 +4,7 @@ Encoding, from what is shown to every voxel:
     reproducibility   which voxels answer alike to two showings of a segment
     layer map         for each voxel the layer whose best unit correlates with it most
     encoding models   eight layers -> log -> principal components -> haemodynamic response -> voxelwise ridge
+                      (ours, where asked: motion energy beside the layers, and for each voxel the layers that suit it)
 
 Decoding, from the reproducible voxels to what is shown:
     pictures          voxels -> maps of the first layer, by regression with an L1 penalty -> De-CNN -> pixels
@@ -16,7 +17,7 @@ decoding reads the volumes of the window (`Window.first_lag_s`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -34,6 +35,7 @@ from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Reconstruction, Run, Samples, Video
 from neuroreel.features.alexnet import AlexNetExtractor, AlexNetFeaturesConfig
+from neuroreel.features.motion_energy import MotionEnergyConfig, MotionEnergyExtractor
 from neuroreel.features.streaming import FeatureStream, StreamConfig
 from neuroreel.metrics.encoding import VoxelScores, score_voxels
 from neuroreel.nets.world import alexnet_card
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAPS, CODE = "conv1", "fc7"
+MOTION = MotionEnergyExtractor.layers[0]
 COVERED = 0.75
 """Share of the response's weight that must fall within the movie for a volume to be used."""
 STEPS = 12
@@ -74,7 +77,11 @@ class Wen2018Config(Config):
     fps : rate at which the movies' frames are looked at for encoding; None looks at all.
     stream : logarithm and principal components of the layers. One frame a second enters the components.
     hrf : name of the haemodynamic response.
-    encoding : see `EncodingConfig`.
+    other_hrfs : names of more responses; each voxel takes the one (and the group of spaces, see `EncodingConfig`) that
+        predicts held-out volumes best. Ours: delays differ between areas and vessels. Empty: `hrf` for all.
+    encoding : see `EncodingConfig`; its spaces are the layers, and "motion-energy" where there is one.
+    motion : motion energy of the whole movie as one more space of the encoding models, an extension in the manner of
+        Nishimoto et al. 2011 (Curr. Biol. 21:1641); None, as in the paper: the network's layers alone.
     voxels : decode from "reproducible" voxels (segments must have been shown twice or more) or from "all".
     alpha, correction : level of the test of reproducibility, and how it is corrected for the number of voxels.
     pieces : the test needs so many stretches of time; fewer segments are cut into equal pieces. The paper has 18.
@@ -92,7 +99,9 @@ class Wen2018Config(Config):
     fps: float | None = Field(default=None, gt=0)
     stream: StreamConfig = StreamConfig(pca_fps=1.0)
     hrf: str = "wen2018"
+    other_hrfs: tuple[str, ...] = ()
     encoding: EncodingConfig = EncodingConfig()
+    motion: MotionEnergyConfig | None = None
     voxels: Literal["reproducible", "all"] = "reproducible"
     alpha: float = Field(default=0.05, gt=0, lt=1)
     correction: Literal["bonferroni", "fdr", "none"] = "bonferroni"
@@ -141,6 +150,7 @@ class Wen2018:
         self.network = AlexNetExtractor(self.config.network)
         self.reproducibility_: Reproducibility | None = None
         self.stream_: FeatureStream | None = None
+        self.motion_: FeatureStream | None = None
         self.encoding_: EncodingModel | None = None
         self.layer_correlation_: np.ndarray | None = None
 
@@ -195,22 +205,46 @@ class Wen2018:
         rule = "must have a video in one or more of them (encode=false fits the decoders only)"
         checks.require(bool(shown), "training runs of wen2018", rule, "none")
         stream = FeatureStream(self.network, folder.file("features/stream.json").parent, self.config.stream)
-        videos = [self._video(run) for run in shown]
-        samplings = [self._sampling(run) for run in shown]
-        scores = stream.fit_transform(videos, samplings)
-        rows = [covered(sampling) for sampling in samplings]
-        by_layer = {
-            layer: np.concatenate([one[layer][kept] for one, kept in zip(scores, rows, strict=True)])
-            for layer in self.network.layers
-        }
+        scores = stream.fit_transform([self._video(run) for run in shown], [self._samplings(run) for run in shown])
+        rows = [covered(self._sampling(run)) for run in shown]
         bold = np.concatenate([run.bold.data[kept] for run, kept in zip(shown, rows, strict=True)])
         segments = np.repeat(np.arange(len(shown)), [int(kept.sum()) for kept in rows])
         self.stream_ = stream
+        if self.config.motion is not None:
+            place = folder.file("motion/stream.json").parent
+            self.motion_ = FeatureStream(MotionEnergyExtractor(self.config.motion), place, self.config.stream)
+            samplings = [self._samplings(run, thin=False) for run in shown]
+            found = self.motion_.fit_transform([_whole(run) for run in shown], samplings)
+            scores = [one | more for one, more in zip(scores, found, strict=True)]
+        spaces = [self._spaces(one) for one in scores]
+        joined = {
+            name: np.concatenate([one[name][kept] for one, kept in zip(spaces, rows, strict=True)])
+            for name in spaces[0]
+        }
         self.layer_correlation_ = np.stack(
-            [best_unit_correlation(self._units(layer, values), bold)[0] for layer, values in by_layer.items()]
+            [best_unit_correlation(self._units(layer, joined[layer]), bold)[0] for layer in self.network.layers]
         )
-        features = np.concatenate(list(by_layer.values()), axis=1)  # (trs, components of all layers)
-        self.encoding_ = EncodingModel(self.config.encoding).fit(features, bold, segments, device=folder.device)
+        settings = self._encoding_config(tuple(scores[0]))
+        self.encoding_ = EncodingModel(settings).fit(joined, bold, segments, device=folder.device)
+
+    def _encoding_config(self, names: tuple[str, ...]) -> EncodingConfig:
+        """Return the config with the groups of spaces of every response."""
+        settings = self.config.encoding
+        if not self.config.other_hrfs:
+            return settings
+        groups = settings.groups or (names,)
+        more = tuple(tuple(_space(name, hrf) for name in group) for hrf in self.config.other_hrfs for group in groups)
+        return settings.model_copy(update={"groups": (*groups, *more)})
+
+    def _spaces(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the spaces (trs, components) of scores of all responses, (responses * trs, components) by layer."""
+        names = ("", *self.config.other_hrfs)
+        return {
+            _space(layer, hrf): part
+            for number, hrf in enumerate(names)
+            for layer, values in scores.items()
+            for part in [values.reshape(len(names), -1, values.shape[1])[number]]
+        }
 
     @property
     def layer_index_(self) -> np.ndarray:
@@ -230,9 +264,11 @@ class Wen2018:
         checks.require(self.encoding_ is not None, "wen2018", "must be fitted with encode=true", "decoders only")
         checks.require(run.video is not None, f"run {run.bold.run}", "must have a video to be encoded", "none")
         assert self.encoding_ is not None and self.stream_ is not None
-        scores = self.stream_.transform(self._video(run), self._sampling(run))
-        features = np.concatenate([scores[layer] for layer in self.network.layers], axis=1)
-        return replace(run.bold, data=self.encoding_.predict(features))
+        scores = self.stream_.transform(self._video(run), self._samplings(run))
+        if self.motion_ is not None:
+            scores |= self.motion_.transform(_whole(run), self._samplings(run, thin=False))
+        spaces = self._spaces(scores)
+        return replace(run.bold, data=self.encoding_.predict(np.concatenate(list(spaces.values()), axis=1)))
 
     def score_encoding(
         self, runs: Sequence[Run], *, q: float = 0.01, block_s: float = 20.0, seed: int = 0, n: int = 1000
@@ -269,11 +305,20 @@ class Wen2018:
         assert run.video is not None
         return thinned(run.video, self.config.fps)
 
-    def _sampling(self, run: Run) -> csr_array:
+    def _samplings(self, run: Run, *, thin: bool = True) -> csr_array:
+        """Return what `_sampling` returns for every response, one below the other, (responses * trs, frames)."""
+        from scipy.sparse import vstack
+
+        names = (self.config.hrf, *self.config.other_hrfs)
+        return vstack([self._sampling(run, thin=thin, hrf=name) for name in names], format="csr")
+
+    def _sampling(self, run: Run, *, thin: bool = True, hrf: str | None = None) -> csr_array:
         """Return the response and the sampling of a run's frames at its volumes, (trs, frames) sparse."""
-        video = self._video(run)
-        times, hrf = volume_times(run.bold), hrf_by_name(self.config.hrf)
-        return HrfSampling.of(video.shape[0], video.fps, times, hrf, start_s=video.start_s).weights
+        video = self._video(run) if thin else _whole(run)
+        response = hrf_by_name(hrf or self.config.hrf)
+        return HrfSampling.of(
+            video.shape[0], video.fps, volume_times(run.bold), response, start_s=video.start_s
+        ).weights
 
     def _units(self, layer: str, scores: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the time courses (trs, units) of a layer, some units at a time, up to scale and offset.
@@ -418,6 +463,8 @@ class Wen2018:
             arrays |= {f"encoding.{name}": values for name, values in self.encoding_.arrays().items()}
             arrays["layer_correlation"] = self.layer_correlation_
             shutil.copytree(self.stream_.folder, folder / "features", dirs_exist_ok=True)
+            if self.motion_ is not None:
+                shutil.copytree(self.motion_.folder, folder / "motion", dirs_exist_ok=True)
         kept = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
         save_file(kept, folder / "weights.safetensors", {"categories": "\n".join(self.categories_)})
         self.visual_.save(folder / "visual")
@@ -440,9 +487,21 @@ class Wen2018:
             system.layer_correlation_ = arrays["layer_correlation"]
             system.encoding_ = EncodingModel(system.config.encoding).restore(_below(arrays, "encoding."))
             system.stream_ = FeatureStream.load(system.network, folder / "features")
+            if system.config.motion is not None:
+                extractor = MotionEnergyExtractor(system.config.motion)
+                system.motion_ = FeatureStream.load(extractor, folder / "motion")
         system.visual_ = L1Decoder.load(folder / "visual")
         system.semantic_ = ComponentRidge.load(folder / "semantic")
         return system
+
+
+def _space(layer: str, hrf: str) -> str:
+    return f"{layer}@{hrf}" if hrf else layer
+
+
+def _whole(run: Run) -> Video:
+    assert run.video is not None
+    return run.video
 
 
 def covered(sampling: csr_array) -> np.ndarray:

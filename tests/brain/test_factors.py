@@ -4,9 +4,11 @@ import torch
 from neuroreel.brain.factors import Factors, find_factors
 from neuroreel.brain.masked import MaskedBrain, MaskedConfig
 from neuroreel.brain.patches import make_patches
-from neuroreel.brain.stream import Moments, StreamRun, principal_axes
+from neuroreel.brain.recovery import score_recovery
+from neuroreel.brain.stream import Moments, StreamRun, WindowStream, key_of, principal_axes
 from neuroreel.core.seeds import generator
 from neuroreel.core.types import Space
+from neuroreel.fit.loop import LoopConfig
 from neuroreel.nets.masked import Ends
 
 VOXELS, TRS, REAL = 30, 2, 4
@@ -88,3 +90,28 @@ def test_a_new_network_recovers_by_factors_alone_and_none_are_published() -> Non
         hidden = brain.patches("01").spread(mask)
         mean = np.broadcast_to(brain.moments("01").mean[hidden], (3, 2, int(hidden.sum())))
         np.testing.assert_allclose(brain.recover(windows, "01", mask)[:, :, hidden], mean, atol=1e-5)
+
+
+def test_the_last_tenth_of_every_run_is_held_out_of_the_batches() -> None:
+    data = [np.arange(40, dtype=np.float32)[:, None].repeat(VOXELS, 1) + 100 * n for n in range(2)]
+    moments = {"01": Moments(np.zeros(VOXELS, dtype=np.float32), np.ones(VOXELS, dtype=np.float32))}
+    stream = WindowStream(streamed(data), moments, {"01": 8}, {"01": 2}, trs=2, held_out=0.1)
+    rows = np.concatenate(stream.epoch(2, np.random.default_rng(0)))
+    seen = stream.read(rows, rows)["brain"].numpy()
+    held = stream.held("01")
+    assert len(stream) == len(rows) == 2 * 35 and seen.max() == 135 and (seen % 100).max() == 35
+    np.testing.assert_array_equal(held[:, :, 0], [[36, 37], [38, 39], [136, 137], [138, 139]])
+
+
+def test_corrections_that_do_not_hold_on_new_volumes_are_not_trusted() -> None:
+    """All that is planted is linear: what the network adds is learnt by heart."""
+    space, train, test = Space("columns", VOXELS), [planted(60, seed) for seed in (1, 2)], planted(300, 4)
+    config = MaskedConfig(patch=5, order="flat", dim=32, depth=1, heads=2, decoder_dim=32, decoder_heads=2, trs=1)
+    brain = MaskedBrain(config)
+    loop = LoopConfig(steps=120, batch=16, rate=1e-2, precision="float32")
+    brain.fit(streamed(train), {"01": space}, loop=loop, cpu=True)
+    ends, windows = brain.net.end(key_of("01")), (np.concatenate(train)[:, None], test[:, None])
+    found = score_recovery(brain, "01", *windows, ridge=False).r2["masked"]
+    trust = float(ends.trust)
+    ends.trust.fill_(1.0)
+    assert 0 <= trust < 0.5 and found > score_recovery(brain, "01", *windows, ridge=False).r2["masked"]

@@ -43,6 +43,8 @@ from neuroreel.nets.weights import fill, read_state, write_state
 
 __all__ = ["MaskedBrain", "MaskedConfig"]
 
+HELD_OUT = 0.1
+"""Last share of every run, on which it is weighed how much the network's corrections of the factors are worth."""
 CONFIG, WEIGHTS, SUBJECTS = "masked.json", "masked.safetensors", "subjects"
 
 
@@ -99,19 +101,20 @@ class MaskedBrain:
     ) -> Trained:
         """Train on all windows of some runs, and go on from the folder's newest checkpoint if there is one.
 
-        Voxels are z-scored by the mean and deviation of the subject's runs that are trained on. Where the loop has a
-        moving average of the weights, the network ends with that.
+            Voxels are z-scored by the mean and deviation of the subject's runs that are trained on. Where the loop has a
+        moving average of the weights, the network ends with that. Where there are factors, the last tenth of every run
+        is kept to weigh the network's corrections by, if the rest of a run fills a batch.
 
-        Parameters
-        ----------
-        runs, spaces : from `store_runs` or `memory_runs`.
-        loop, folder, on_progress, cpu : as in `neuroreel.fit.loop.train`.
-        pool, together : runs in memory at a time, see `WindowStream`.
+            Parameters
+            ----------
+            runs, spaces : from `store_runs` or `memory_runs`.
+            loop, folder, on_progress, cpu : as in `neuroreel.fit.loop.train`.
+            pool, together : runs in memory at a time, see `WindowStream`.
 
-        Raises
-        ------
-        DataError
-            Voxels are others than the weights know and the config's transfer is "refuse"; and as in `train`.
+            Raises
+            ------
+            DataError
+                Voxels are others than the weights know and the config's transfer is "refuse"; and as in `train`.
         """
         for subject in dict.fromkeys(run.subject for run in runs):
             own = [run for run in runs if run.subject == subject]
@@ -124,6 +127,7 @@ class MaskedBrain:
                     self._begin(subject, own)
         known = {subject: self._known(subject) for subject in dict.fromkeys(run.subject for run in runs)}
         counts = {subject: len(each.patches) for subject, each in known.items()}
+        enough = max(run.trs for run in runs) * (1 - HELD_OUT) - self.config.trs >= loop.batch
         source = WindowStream(
             runs,
             {subject: each.moments for subject, each in known.items()},
@@ -132,6 +136,7 @@ class MaskedBrain:
             trs=self.config.trs,
             pool=pool,
             together=together,
+            held_out=HELD_OUT if self.config.factors and enough else 0.0,
         )
         facts = {
             "masked": self.config.model_dump(mode="json"),
@@ -158,6 +163,9 @@ class MaskedBrain:
         self._trained = True
         if trained.average:
             self.net.load_state_dict(trained.average, strict=False)
+        if self.config.factors:
+            for subject in known:
+                self._weigh(subject, source.held(subject))
         return trained
 
     def move(self, subject: str, space: Space, moments: Moments, *, how: str | None = None) -> Self:
@@ -308,6 +316,25 @@ class MaskedBrain:
         brain.net.eval()
         brain._trained = True
         return brain
+
+    def _weigh(self, subject: str, held: np.ndarray) -> None:
+        """Set how far the network's corrections of the factors are trusted: by least squares on held-out windows."""
+        ends, masks = self.net.end(key_of(subject)), self.masks(subject, 4, self.seed + 1)
+        ends.trust.fill_(1.0)
+        together, power = 0.0, 0.0
+        for mask in masks if len(held) else ():
+            seen, hidden = (torch.from_numpy(np.flatnonzero(each))[None] for each in (~mask, mask))
+            with torch.inference_mode():
+                for part in torch.from_numpy(held).split(64):
+                    visible, masked = seen.expand(len(part), -1), hidden.expand(len(part), -1)
+                    linear = ends.by_factors(part, visible, masked)
+                    correction = self.net(part, key_of(subject), visible, masked) - linear
+                    correction = correction * ends.real[masked][:, None]
+                    wanted = ends.patches(part).gather(2, masked[:, None, :, None].expand_as(linear)) - linear
+                    together += float((correction * wanted).sum())
+                    power += float(correction.square().sum())
+        if power > 0:
+            ends.trust.fill_(min(1.0, max(0.0, together / power)))
 
     def _begin(self, subject: str, runs: Sequence[StreamRun]) -> None:
         """Let a new subject's ends begin with the components and factors of its training data, as the config says."""

@@ -180,6 +180,7 @@ class WindowStream:
     runs : where the BOLD comes from.
     moments : by subject.
     patches : number of patches by subject; visible : of them, by subject.
+    held_out : share of the volumes of every run, the last ones, that is left out; `held` returns them.
     """
 
     def __init__(
@@ -192,12 +193,15 @@ class WindowStream:
         trs: int = 1,
         pool: int = 8,
         together: int = 4,
+        held_out: float = 0.0,
     ) -> None:
         self.runs = [run for run in runs if run.trs >= trs]
         checks.require(len(self.runs) > 0, "runs", f"must hold 1 of {trs} volumes or more", 0)
         self.moments, self.patches, self.visible = moments, patches, visible
         self.trs, self.pool, self.together = trs, pool, together
-        counts = [run.trs - trs + 1 for run in self.runs]
+        left = [round(held_out * run.trs) for run in self.runs]
+        self.left = [each if trs <= each <= run.trs - trs else 0 for each, run in zip(left, self.runs, strict=True)]
+        counts = [run.trs - each - trs + 1 for each, run in zip(self.left, self.runs, strict=True)]
         self.first = np.concatenate([[0], np.cumsum(counts)])
         self._held: OrderedDict[int, np.ndarray] = OrderedDict()
 
@@ -231,6 +235,16 @@ class WindowStream:
         brain = np.stack([self._data(n)[at : at + self.trs] for n, at in zip(numbers, starts, strict=True)])
         visible, masked = draw_masks(seeds, self.patches[subject], self.visible[subject])
         return {"brain": torch.from_numpy(brain), "key": key_of(subject), "visible": visible, "masked": masked}
+
+    def held(self, subject: str, most: int = 512) -> np.ndarray:
+        """Return up to so many windows (n, trs, voxels) of a subject's volumes that were left out, z-scored."""
+        found = []
+        for number, run in enumerate(self.runs):
+            if run.subject == subject and self.left[number]:
+                data = self._data(number)[-self.left[number] :]
+                found += [data[at : at + self.trs] for at in range(0, len(data) - self.trs + 1, self.trs)]
+        windows = np.stack(found) if found else np.zeros((0, self.trs, len(self.moments[subject].mean)))
+        return np.asarray(windows[:: max(1, -(-len(windows) // most))], dtype=np.float32)
 
     def _data(self, number: int) -> np.ndarray:
         """Return a run's z-scored BOLD, from memory if it was read of late."""

@@ -95,6 +95,7 @@ class Ends(nn.Module):
     decoder_position: Tensor
     factor_weight: Tensor
     factor_precision: Tensor
+    trust: Tensor
     weight: nn.Parameter
     bias: nn.Parameter
     out_weight: nn.Parameter
@@ -111,6 +112,7 @@ class Ends(nn.Module):
         if config.factors:
             self.register_buffer("factor_weight", torch.zeros(config.trs, patches, size, config.factors))
             self.register_buffer("factor_precision", torch.zeros(config.trs, patches, size))
+            self.register_buffer("trust", torch.ones(()))  # in what the network corrects
         if config.embedding == "own":
             self.weight = nn.Parameter(torch.randn(patches, size, config.dim) / size**0.5)
             self.bias = nn.Parameter(torch.zeros(patches, config.dim))
@@ -250,7 +252,7 @@ class MaskedNet(nn.Module):
             out = self.readout(x)
         else:
             out = self._own_readout(x, ends, masked)
-        return cast(Tensor, out + ends.by_factors(brain, visible, masked) if self.config.factors else out)
+        return cast(Tensor, ends.by_factors(brain, visible, masked) + ends.trust * out if self.config.factors else out)
 
     def _own_readout(self, x: Tensor, ends: Ends, masked: Tensor) -> Tensor:
         """Return the voxels of decoded masked patches, (batch, trs, masked, size), by each patch's own weights."""

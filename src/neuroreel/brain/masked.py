@@ -101,20 +101,20 @@ class MaskedBrain:
     ) -> Trained:
         """Train on all windows of some runs, and go on from the folder's newest checkpoint if there is one.
 
-            Voxels are z-scored by the mean and deviation of the subject's runs that are trained on. Where the loop has a
+        Voxels are z-scored by the mean and deviation of the subject's runs that are trained on. Where the loop has a
         moving average of the weights, the network ends with that. Where there are factors, the last tenth of every run
         is kept to weigh the network's corrections by, if the rest of a run fills a batch.
 
-            Parameters
-            ----------
-            runs, spaces : from `store_runs` or `memory_runs`.
-            loop, folder, on_progress, cpu : as in `neuroreel.fit.loop.train`.
-            pool, together : runs in memory at a time, see `WindowStream`.
+        Parameters
+        ----------
+        runs, spaces : from `store_runs` or `memory_runs`.
+        loop, folder, on_progress, cpu : as in `neuroreel.fit.loop.train`.
+        pool, together : runs in memory at a time, see `WindowStream`.
 
-            Raises
-            ------
-            DataError
-                Voxels are others than the weights know and the config's transfer is "refuse"; and as in `train`.
+        Raises
+        ------
+        DataError
+            Voxels are others than the weights know and the config's transfer is "refuse"; and as in `train`.
         """
         for subject in dict.fromkeys(run.subject for run in runs):
             own = [run for run in runs if run.subject == subject]

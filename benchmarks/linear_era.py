@@ -45,13 +45,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where experiments and fits are kept")
     parser.add_argument("--only", choices=sorted(PARTS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--others", type=int, nargs="*", default=[], help="more seeds for generic object decoding")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     args = parser.parse_args()
     for name in [args.only] if args.only else list(PARTS):
         module, function = PARTS[name]
         about = provenance(args.seed)
-        made = getattr(import_module(module), function)(args.folder / name, seed=args.seed)
+        more = {"others": args.others} if name == "generic-object-decoding" else {}
+        made = getattr(import_module(module), function)(args.folder / name, seed=args.seed, **more)
         merged = json.loads(args.out.read_text()) if args.out.is_file() else {}  # the other half may have been written
         merged[name] = {**made, **about}
         write_text(args.out, json.dumps(merged, indent=2, default=float) + "\n")

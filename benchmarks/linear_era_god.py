@@ -13,8 +13,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ Features = dict[str, np.ndarray]
 
 
 def god_results(
-    folder: Path, *, seed: int = 0, quick: bool = False, say: Callable[[str], None] = print
+    folder: Path,
+    *,
+    seed: int = 0,
+    others: Sequence[int] = (),
+    quick: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Return what generic object decoding reads from the simulated brain.
 
@@ -61,6 +66,7 @@ def god_results(
     ----------
     folder : where the experiment and the candidates' pictures are kept; what is there is used again.
     seed : of the world and of the system.
+    others : more seeds, of worlds in which only the whole visual cortex is decoded from.
     quick : a small world, to see that all works; the numbers mean little.
     """
     started = time.perf_counter()
@@ -69,53 +75,112 @@ def god_results(
         say(f"{time.perf_counter() - started:6.0f} s  {text}")
 
     config = (QUICK if quick else ExperimentConfig()).model_copy(update={"seed": seed})
+    world = make_world(folder, config, ROIS, at)
+    described, train, test, features, shown = world
+    folds, z_folds, alphas = fit_folds(world, at)
+    usual = float(np.median(alphas))
+    everything = decode_objects(refit(world, np.ones(len(train), dtype=bool), usual), test, features=shown)
+    at("all categories")
+    layers = list(features)
+    across = {str(seed): whole_cortex(folds, z_folds, layers)}
+    for other in others:
+        at(f"seed {other}, VC only")
+        again = make_world(folder / f"seed-{other}", config.model_copy(update={"seed": other}), ("VC",), at)
+        across[str(other)] = whole_cortex(*fit_folds(again, at)[:2], layers)
+    return {
+        "world": config.model_dump(mode="json"),
+        "settings": described.config.model_copy(
+            update={"rois": ROIS, "alpha": usual, "candidates": "pictures"}
+        ).model_dump(mode="json"),
+        "alpha_of_each_fold": alphas,
+        "candidates": {"categories": len(CATEGORIES), "pictures_of_each": PICTURES},
+        "trials": {"train": len(train), "test": len(test)},
+        "tested_categories": sum(len(fold[0].tested) for fold in folds),
+        "chance": 0.5,
+        **summarise(folds, z_folds, everything, described, test, shown),
+        "whole_cortex_by_seed": across,
+        "whole_cortex_mean_of_seeds": {
+            compare: {layer: float(np.mean([one[compare][layer] for one in across.values()])) for layer in layers}
+            for compare in ("raw", "z")
+        },
+        "seconds": round(time.perf_counter() - started),
+        "figures": write_figures(everything, folder / "figures"),
+    }
+
+
+@dataclass(frozen=True)
+class World:
+    """One simulated subject with the features of all pictures; unpacks in this order.
+
+    Attributes
+    ----------
+    described : a system with a describer and candidates, and no decoders that matter.
+    train, test : clips.
+    features, shown : of the training clips and of the test clips, (clips, units) by layer.
+    """
+
+    described: GenericObjectDecoding
+    train: Samples
+    test: Samples
+    features: Features
+    shown: Features
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.described, self.train, self.test, self.features, self.shown))
+
+
+def make_world(folder: Path, config: ExperimentConfig, rois: tuple[str, ...], at: Callable[[str], None]) -> World:
+    """Simulate an experiment, or use the one that is there, and describe its pictures."""
     at("simulating")
-    experiment = simulate_experiment(folder / "experiment", config)
+    experiment, seed = simulate_experiment(folder / "experiment", config), config.seed
     sets = make_sets(with_regions(bids_study(experiment).load()), RunConfig(window=WINDOW, seed=seed))
-    train, test = sets.train, sets.test.truth
     candidates = write_candidates(folder / "candidates", seed)
-
     at("features")
-    settings = GenericObjectDecodingConfig(rois=ROIS, candidates=str(candidates), units=300, voxels=EVERY)
+    settings = GenericObjectDecodingConfig(rois=rois, candidates=str(candidates), units=300, voxels=EVERY)
     described = GenericObjectDecoding(settings.model_copy(update={"rois": ("blind",)}))
-    described.fit(train, run=RunFolder(folder / "log", seed=seed))
-    features = described.describer_.describe(train.samples)
-    shown = described.describer_.describe(test)
+    described.fit(sets.train, run=RunFolder(folder / "log", seed=seed))
+    described.config = settings
+    train, test = sets.train.samples, sets.test.truth
+    return World(described, train, test, described.describer_.describe(train), described.describer_.describe(test))
+
+
+def refit(world: World, rows: np.ndarray, alpha: float) -> GenericObjectDecoding:
+    """Return the system with decoders fitted to some of the training clips."""
+    described = world.described
+    system = GenericObjectDecoding(described.config.model_copy(update={"alpha": alpha}))
+    system.describer_, system.seed_ = described.describer_, described.seed_
+    system.categories_, system.averages_ = described.categories_, described.averages_
+    system.fit_decoders(world.train.take(rows), {layer: values[rows] for layer, values in world.features.items()})
+    return system
+
+
+def fit_folds(
+    world: World, at: Callable[[str], None]
+) -> tuple[list[list[ObjectScores]], list[list[ObjectScores]], list[float]]:
+    """Return the scores of each fold's unseen categories, compared raw and z-scored, and its penalty."""
     folds_of = [[members[number] for members in GROUPS.values()] for number in range(5)]
-
-    def refit(rows: np.ndarray, alpha: float) -> GenericObjectDecoding:
-        system = GenericObjectDecoding(settings.model_copy(update={"alpha": alpha}))
-        system.describer_, system.seed_ = described.describer_, seed
-        system.categories_, system.averages_ = described.categories_, described.averages_
-        system.fit_decoders(train.samples.take(rows), {layer: values[rows] for layer, values in features.items()})
-        return system
-
     folds, z_folds, alphas = [], [], []
     for number, held in enumerate(folds_of):
-        rows = ~np.isin(train.samples.category, held)
-        known, inner = {layer: values[rows] for layer, values in features.items()}, folds_of[(number + 1) % 5]
-        alphas.append(choose_alpha(described, train.samples.take(rows), known, inner))
-        system = refit(rows, alphas[-1])
-        tested = np.isin(test.category, held)
-        truth, true = test.take(tested), {layer: values[tested] for layer, values in shown.items()}
+        rows = ~np.isin(world.train.category, held)
+        known, inner = {layer: values[rows] for layer, values in world.features.items()}, folds_of[(number + 1) % 5]
+        alphas.append(choose_alpha(world.described, world.train.take(rows), known, inner))
+        system = refit(world, rows, alphas[-1])
+        tested = np.isin(world.test.category, held)
+        truth, true = world.test.take(tested), {layer: values[tested] for layer, values in world.shown.items()}
         folds.append(decode_objects(system, truth, features=true))
         system.config = system.config.model_copy(update={"compare": "z"})
         z_folds.append(decode_objects(system, truth, features=true))
         at(f"alpha {alphas[-1]:g}, without {', '.join(held)}")
-    usual = float(np.median(alphas))
-    everything = decode_objects(refit(np.ones(len(train.samples), dtype=bool), usual), test, features=shown)
-    at("all categories")
+    return folds, z_folds, alphas
+
+
+def whole_cortex(
+    folds: list[list[ObjectScores]], z_folds: list[list[ObjectScores]], layers: list[str]
+) -> dict[str, dict[str, float]]:
+    """Return identification of unseen categories from VC by layer, compared raw and z-scored."""
     return {
-        "world": config.model_dump(mode="json"),
-        "settings": settings.model_copy(update={"alpha": usual, "candidates": "pictures"}).model_dump(mode="json"),
-        "alpha_of_each_fold": alphas,
-        "candidates": {"categories": len(CATEGORIES), "pictures_of_each": PICTURES},
-        "trials": {"train": len(train.samples), "test": len(test)},
-        "tested_categories": sum(len(fold[0].tested) for fold in folds),
-        "chance": 0.5,
-        **summarise(folds, z_folds, everything, described, test, shown),
-        "seconds": round(time.perf_counter() - started),
-        "figures": write_figures(everything, folder / "figures"),
+        name: {layer: float(_joined(scores, "VC", layer).mean()) for layer in layers}
+        for name, scores in (("raw", folds), ("z", z_folds))
     }
 
 
@@ -243,11 +308,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--others", type=int, nargs="*", default=[], help="more seeds, whole visual cortex only")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     found = god_results(
-        args.folder, seed=args.seed, quick=args.quick, say=lambda text: print(text, file=sys.stderr, flush=True)
+        args.folder,
+        seed=args.seed,
+        others=args.others,
+        quick=args.quick,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     result = {**found, **provenance(args.seed)}
     print(json.dumps(result) if args.json else json.dumps(result, indent=2))

@@ -50,7 +50,11 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         self.norm1, self.norm2 = nn.BatchNorm2d(after), nn.BatchNorm2d(after)
         changes = stride > 1 or before != after
-        self.beside = nn.Conv2d(before, after, 1, stride) if changes else nn.Identity()
+        beside = (nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)) if changes else ()
+        self.beside = nn.Sequential(*beside)
+        nn.init.zeros_(
+            self.norm2.weight
+        )  # at first a block adds nothing (Goyal et al. 2017, 1706.02677, 5.1)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))

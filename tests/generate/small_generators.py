@@ -13,8 +13,9 @@ def write_tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True)
     letters = [chr(code) for code in range(97, 123)]
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=8).save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    vocabulary = {word: i for i, word in enumerate(words)}
+    CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
 
 
@@ -56,7 +57,9 @@ def write_stable_diffusion(folder: Path, *, side: int = 16, width: int = 16, pre
                 attention_head_dim=2,
                 norm_num_groups=4,
             ),
-            scheduler=DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction, clip_sample=False, steps_offset=1),
+            scheduler=DDIMScheduler(
+                beta_schedule="squaredcos_cap_v2", prediction_type=prediction, clip_sample=False, steps_offset=1
+            ),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

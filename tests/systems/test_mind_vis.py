@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.generate.small_generators import write_stable_diffusion
 
 from neuroreel.brain.masked import MaskedConfig
 from neuroreel.brain.tokens import TokensConfig
@@ -12,7 +13,6 @@ from neuroreel.core.system import RunFolder
 from neuroreel.fit.loop import LoopConfig
 from neuroreel.systems.mind_vis import MindVis, MindVisConfig
 from neuroreel.testing import check_system, planted_sets
-from tests.generate.small_generators import write_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_corrupt_weights_of_the_generator_are_named(folder, tmp_path):
 
 
 def test_no_generator_is_one_sentence(tmp_path):
-    with pytest.raises(ConfigError, match="generator must be a folder with a model_index.json or a model's name"):
+    with pytest.raises(ConfigError, match=r"generator must be a folder with a model_index\.json or a model's name"):
         MindVis(small(tmp_path)).fit(planted_sets(clips=16)[0], run=RunFolder(tmp_path / "run"))
 
 

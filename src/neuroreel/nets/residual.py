@@ -52,9 +52,7 @@ class _Block(nn.Module):
         changes = stride > 1 or before != after
         beside = (nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)) if changes else ()
         self.beside = nn.Sequential(*beside)
-        nn.init.zeros_(
-            self.norm2.weight
-        )  # at first a block adds nothing (Goyal et al. 2017, 1706.02677, 5.1)
+        nn.init.zeros_(self.norm2.weight)  # at first a block adds nothing (Goyal et al. 2017, 1706.02677, 5.1)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))

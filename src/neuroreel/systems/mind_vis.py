@@ -58,8 +58,8 @@ class MindVisConfig(Config):
     generator : "world" (shipped), or the folder or hub name of a latent diffusion pipeline of diffusers.
     masked : shape of the encoder; its `trs` are those of the window, whatever is said here, and its order is flat
         where the place of the voxels isn't known.
-    pretraining : of masked brain modelling on the training runs (batches no larger than there is data); `pretrained` : folder of `neuroreel pretrain` to go
-        on from; with `pretraining.steps` of 1 it is taken nearly as it is.
+    pretraining : of masked brain modelling on the training runs, in batches no larger than there is data.
+    pretrained : folder of `neuroreel pretrain` to go on from; with 1 step it stays nearly as it is.
     tokens : how the encoder's tokens become the generator's.
     start : "ridge" lets the mixer begin as a regression to the tokens of the captions, where there are captions and
         the generator reads text; "random" doesn't.

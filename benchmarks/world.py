@@ -1,10 +1,12 @@
-"""How good the world's generator is: its samples named by a judge that it never saw, beside real frames.
+"""How good the world's generator is: its samples named by networks that it never saw, beside real frames.
 
     python benchmarks/world.py --json                      # 400 captions of new scenes
     python benchmarks/world.py --sheet samples.png         # look at them too
 
-`position_accuracy` counts captions that name a place, right when the judged centre lies in that one of nine places; it
-and the other shares can't pass those of the same judge on the real frames of the same captions (`real`).
+Categories are named by the shipped AlexNet, colours and places by the judge, which tells those better; both learnt from
+scenes of other seeds than the generator. `position_accuracy` counts captions that name a place, right when the judged
+centre lies in that one of nine places; it and the other shares can't pass those on the real frames of the same captions
+(`real`).
 """
 
 import argparse
@@ -20,6 +22,7 @@ from PIL import Image
 from neuroreel.core.files import write_text
 from neuroreel.generate.world import World, load_world
 from neuroreel.nets.residual import ResidualConfig, ResidualNet
+from neuroreel.nets.world import alexnet_card, load_alexnet
 from neuroreel.simulate.captions import parse_caption, place_of
 from neuroreel.simulate.categories import GROUP_OF
 from neuroreel.simulate.sampling import sample_clips
@@ -36,13 +39,22 @@ def load_judge(folder: Path) -> tuple[ResidualNet, dict[str, list[str]]]:
     return ResidualNet.load(folder / "judge" / "weights.safetensors", config, digest), card["classes"]
 
 
+@torch.inference_mode()
+def categories_of(frames: np.ndarray, batch: int = 256) -> np.ndarray:
+    """Return the category of each frame as the shipped AlexNet sees it, (n,)."""
+    net = load_alexnet().eval()
+    parts = range(0, len(frames), batch)
+    logits = torch.cat([net(net.pixels(torch.from_numpy(frames[start : start + batch]))) for start in parts])
+    return np.array(alexnet_card()["classes"])[logits.argmax(1).numpy()]
+
+
 def shares(
     judge: ResidualNet, classes: dict[str, list[str]], frames: np.ndarray, captions: np.ndarray
 ) -> dict[str, float]:
     """Return the shares of frames whose category, group, colour and place are those that the caption says."""
     found = judge.answers(torch.from_numpy(frames))
     said = [parse_caption(str(caption)) for caption in captions]
-    category = np.array(classes["category"])[found["category"].argmax(1).numpy()]
+    category = categories_of(frames)
     colour = np.array(classes["colour"])[found["colour"].argmax(1).numpy()]
     places = [place_of(float(x), float(y)) for x, y, _ in found["place"]]
     pairs = [(place, row["place"]) for place, row in zip(places, said, strict=True) if row["place"]]

@@ -36,7 +36,7 @@ class TokensConfig(Config):
 
     mixing: Literal["full", "tokens"] = "full"
     rank: int = Field(default=256, ge=1)
-    noise: float = Field(default=0.1, ge=0)
+    noise: float = Field(default=0.3, ge=0)
     hidden: float = Field(default=0.2, ge=0, lt=1)
 
 

@@ -75,19 +75,19 @@ class MindVisConfig(Config):
 
     generator: str = WORLD
     masked: MaskedConfig = MaskedConfig(mask=0.75)
-    pretraining: LoopConfig = LoopConfig(steps=600, batch=64, rate=1e-3, average=0.99)
+    pretraining: LoopConfig = LoopConfig(steps=200, batch=64, rate=1e-3, average=0.99)
     pretrained: str = ""
     tokens: TokensConfig = TokensConfig()
     start: Literal["ridge", "random"] = "ridge"
-    near: float = Field(default=1.0, ge=0)
-    tuning: LoopConfig = LoopConfig(steps=800, batch=32, rate=2e-4, warm_up=0.05, average=0.99, clip=1.0)
+    near: float = Field(default=0.05, ge=0)
+    tuning: LoopConfig = LoopConfig(steps=800, batch=32, rate=3e-4, warm_up=0.05, average=0.99, clip=1.0)
     tuned: tuple[str, ...] = TUNED
     times: Times = "middle"
     dropped: float = Field(default=0.1, ge=0, lt=1)
     validation: float = Field(default=0.1, ge=0, lt=1)
     sampler: Literal["ddim", "pndm", "dpm++", "unipc"] = "dpm++"
     steps: int = Field(default=25, ge=1)
-    guidance: float = Field(default=2.0, ge=0)
+    guidance: float = Field(default=3.0, ge=0)
     batch: int = Field(default=64, ge=1)
 
     @classmethod

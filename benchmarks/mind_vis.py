@@ -62,7 +62,7 @@ class Named:
         """Return pictures (n, 1, h, w, 3) with the probabilities of their categories."""
         assert made.clips is not None
         with torch.inference_mode():
-            parts = torch.from_numpy(np.ascontiguousarray(made.clips[:, 0])).split(256)
+            parts = torch.from_numpy(made.clips[:, 0].copy()).split(256)
             logits = torch.cat([self.net(self.net.pixels(part)) for part in parts])
         return Reconstruction(made.clips, logits.softmax(1).double().numpy(), self.classes)
 

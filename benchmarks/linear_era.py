@@ -23,16 +23,17 @@ PARTS = {
     "generic-object-decoding": ("linear_era_god", "god_results"),
     "wen2018": ("linear_era_wen", "wen_results"),
 }
+PLACES = {"--folder": "FOLDER", "--sheet": "SHEET", "--out": "OUT"}
 RESULTS = Path(__file__).parent / "results" / "linear_era.json"
 
 
 def provenance(seed: int) -> dict[str, object]:
-    """Return the command (without its folder), seed, commit, versions and threads that a result comes from."""
+    """Return the command (without places of this machine), seed, commit, versions and threads that a result comes from."""
     root = Path(__file__).parents[1]
     words = pairwise(["", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
     return {
-        "command": shlex.join(["python", *("FOLDER" if before == "--folder" else word for before, word in words)]),
+        "command": shlex.join(["python", *(PLACES.get(before, word) for before, word in words)]),
         "seed": seed,
         "commit": asked.stdout.strip() or None,
         "versions": versions(),

@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "linear_era.json"
 
 
 def provenance(seed: int) -> dict[str, object]:
-    """Return the command (without places of this machine), seed, commit, versions and threads that a result comes from."""
+    """Return the command, seed, commit, versions and threads of a result, without places of this machine."""
     root = Path(__file__).parents[1]
     words = pairwise(["", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)

@@ -142,6 +142,4 @@ def test_the_weights_are_small_enough_to_ship() -> None:
 
 
 def test_clips_are_frames_of_one_noise(world: World) -> None:
-    if "video_unet" not in world.card["parts"]:
-        pytest.skip("the video prior is not shipped")
     assert world.clips(CAPTIONS, steps=2).shape == (2, FRAMES, 64, 64, 3)

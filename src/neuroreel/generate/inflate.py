@@ -17,8 +17,7 @@ import copy
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
+from neuroreel.nets.pretrained import quiet
 from neuroreel.nets.transformer import Attention, attend, sine_positions
 from neuroreel.nets.weights import fill, fingerprint, first_weights, read_about, read_state, write_state
 
@@ -402,7 +402,7 @@ def motion_unet(unet: Any, frames: int, motion: Any = None, *, seed: int = 0) ->
     for own, theirs in (("block_out_channels",) * 2, ("layers_per_block", "motion_layers_per_block")):
         needed, got = (_each(c[key], blocks) for c, key in ((config, own), (motion.config, theirs)))
         checks.require(got == needed, f"{theirs} of the motion adapter", f"must be {needed}", got, None, ConfigError)
-    with first_weights(seed, "replaced"), hushed():
+    with first_weights(seed, "replaced"), quiet("diffusers"):
         model = UNetMotionModel.from_unet2d(unet, motion).train(unet.training)
     if added == "text":
         model.time_embedding = _TimeAndText(model.time_embedding, copy.deepcopy(unet.add_embedding))
@@ -415,22 +415,6 @@ def token_width(unet: Any) -> int:
     """Return the width of the tokens that a U-Net's cross-attention takes."""
     width = getattr(unet.config, "encoder_hid_dim", None) or unet.config.cross_attention_dim
     return int(width if isinstance(width, int) else width[0])
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Keep diffusers from warning on the console of what is meant, and from drawing a bar for what it reads."""
-    from diffusers.utils import logging
-
-    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _new_adapter(config: Any, settings: Mapping[str, Any]) -> Any:

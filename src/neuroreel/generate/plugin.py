@@ -25,7 +25,8 @@ from torch import Tensor
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError, NeuroreelWarning
 from neuroreel.core.seeds import generator
-from neuroreel.generate.inflate import hushed, token_width
+from neuroreel.generate.inflate import token_width
+from neuroreel.nets.pretrained import quiet
 
 _NETWORKS = ("transformer", "unet", "transformer_2")
 _WIDTHS = (
@@ -88,7 +89,7 @@ def open_pipeline(
     given = {key: None for key in [*absent, *unread] if key in own} | dict(parts or {})
     for key in given:
         checks.one_of(f"part of a {cls.__name__}", key, [k for k in own if k != "self"], where)
-    with hushed():
+    with quiet("diffusers"):
         try:
             pipeline = cls.from_pretrained(
                 where, local_files_only=local or offline, use_safetensors=True, dtype=dtype, **given

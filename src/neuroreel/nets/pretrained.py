@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuroreel.core.checks import require, sentence
 from neuroreel.core.errors import DataError, FetchError
@@ -104,10 +105,9 @@ def _fetch(name: str, files: Sequence[str]) -> Path:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers from telling on the console what it loads."""
-    from transformers.utils import logging
-
+def quiet(library: Literal["transformers", "diffusers"] = "transformers") -> Iterator[None]:
+    """Keep a library from telling on the console what it loads, and from drawing a bar for it."""
+    logging = import_module(f"{library}.utils").logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

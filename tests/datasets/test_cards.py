@@ -88,5 +88,5 @@ def test_an_unknown_setting_of_a_study_lists_the_known_ones(tmp_path: Path) -> N
 
 
 def test_a_source_that_is_nothing_lists_the_names(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^source must be a TOML file, a BIDS folder"):
+    with pytest.raises(ConfigError, match=r"^source must be a TOML file, a BIDS or HCP folder or one of cc2017"):
         find_study(tmp_path / "nothing.toml")

@@ -9,7 +9,6 @@ brain.move("03", space, Moments.of(runs))    # another subject, whose voxels the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,7 +38,7 @@ from neuroreel.core.types import Space
 from neuroreel.fit.checkpoints import newest_checkpoint
 from neuroreel.fit.loop import Batch, LoopConfig, Progress, Trained, train
 from neuroreel.nets.masked import Ends, MaskedConfig, MaskedNet
-from neuroreel.nets.weights import fill, read_state, write_state
+from neuroreel.nets.weights import fill, first_weights, read_state, write_state
 
 __all__ = ["MaskedBrain", "MaskedConfig"]
 
@@ -69,7 +68,7 @@ class MaskedBrain:
 
     def __init__(self, config: MaskedConfig | None = None, *, seed: int = 0) -> None:
         self.config, self.seed = config or MaskedConfig(), seed
-        with _seeded(seed, "body"):
+        with first_weights(seed, "masked brain", "body"):
             self.net = MaskedNet(self.config)
         self._subjects: dict[str, _Subject] = {}
         self._trained = False
@@ -193,7 +192,7 @@ class MaskedBrain:
             places = patches.places_mm()
             rule = "must be number where the place of the voxels isn't known"
             checks.require(places is not None, "positions", rule, f"'place' for {describe(space)}", error=ConfigError)
-        with _seeded(self.seed, "ends", subject):
+        with first_weights(self.seed, "masked brain", "ends", subject):
             ends = Ends(self.config, patches.voxels, places)
         if self._trained and self._subjects:
             old = self._known(subject) if subject in self._subjects else next(iter(self._subjects.values()))
@@ -402,11 +401,3 @@ def _moved(weight: Tensor, old: Patches, new: Patches, number: np.ndarray, share
     rows = old.join(np.moveaxis(weight.detach().numpy(), 2, 0))  # (width, voxels)
     mixed = (rows[:, number] * share).sum(-1)
     return torch.from_numpy(np.moveaxis(new.cut(mixed), 0, 2)).float()
-
-
-@contextmanager
-def _seeded(seed: int, *names: str) -> Iterator[None]:
-    """Draw first weights by name, without a trace in the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, "masked brain", *names).integers(2**62)))
-        yield

@@ -202,7 +202,8 @@ def write_video(
 ) -> None:
     """Write frames (height, width, 3) uint8 to a video file, with a key frame every 15 so that seeking is fast.
 
-    The same frames give the same file: x264's macroblock trees, which depend on what lies in memory, are left out.
+    The same frames give the same file: x264's macroblock trees, with which a busy machine sometimes gets another, are
+    left out.
 
     Parameters
     ----------

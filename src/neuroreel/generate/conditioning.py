@@ -74,10 +74,6 @@ class DoubleConditioned(nn.Module):
         finally:
             self._added = None
 
-    def tuned_state(self) -> dict[str, Tensor]:
-        """Return the tensors that training changes, by name."""
-        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
-
     def _add(self, module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
         return embedded if self._added is None else embedded + self._added.to(embedded.dtype)
 

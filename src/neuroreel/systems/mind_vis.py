@@ -25,7 +25,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from neuroreel.brain.masked import MaskedBrain, MaskedConfig
@@ -35,7 +34,6 @@ from neuroreel.brain.tokens import TokenEncoder, TokensConfig
 from neuroreel.core import checks
 from neuroreel.core.config import Config
 from neuroreel.core.errors import DataError
-from neuroreel.core.files import atomic
 from neuroreel.core.seeds import generator
 from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.system import RunFolder
@@ -45,6 +43,7 @@ from neuroreel.generate.conditioning import TUNED, DoubleConditioned, Noising, T
 from neuroreel.generate.latent import LatentGenerator
 from neuroreel.generate.samplers import denoise, make_sampler
 from neuroreel.generate.world import load_world
+from neuroreel.nets.weights import first_weights, read_about, read_state, write_state
 
 WORLD = "world"
 IMAGE_PARTS = ("scheduler", "tokenizer", "text_encoder", "vae", "unet")
@@ -169,7 +168,7 @@ class MindVis:
     Attributes
     ----------
     net_ : what was tuned.
-    generator_ : the latent diffusion model as it was.
+    generator_ : the latent diffusion model, whose U-Net is tuned in place.
     """
 
     name: ClassVar[str] = "mind-vis"
@@ -259,29 +258,22 @@ class MindVis:
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "config.json")
         self.brain_.save(folder / "encoder")
-        tensors = {
-            name: value.detach().contiguous() for name, value in self.net_.named_parameters() if _own(name, value)
-        }
+        tensors = {name: value for name, value in self.net_.named_parameters() if _own(name, value)}
         about = {"shape": " ".join(map(str, self.shape_)), "seed": str(self.seed_), "subject": self.subject_}
-        with atomic(folder / "tuned.safetensors") as partial:
-            save_file(tensors, partial, about)
+        write_state(folder / "tuned.safetensors", tensors, about=about)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Return the system that `save` wrote."""
-        from safetensors import safe_open
-
         system = cls(MindVisConfig.load(folder / "config.json"))
         file = folder / "tuned.safetensors"
-        checks.require(file.is_file(), "weights", "must be there", "no such file", file)
-        with safe_open(file, framework="pt") as opened:
-            about = opened.metadata() or {}
+        about = read_about(file)
         system.shape_ = tuple(int(side) for side in about["shape"].split())
         system.seed_, system.subject_ = int(about["seed"]), about["subject"]
         system.generator_ = open_generator(system.config.generator)
         system.brain_ = MaskedBrain.load(folder / "encoder")
         system.net_ = system._assemble()
-        own, state = dict(system.net_.named_parameters()), load_file(file)
+        own, state = dict(system.net_.named_parameters()), read_state(file)
         for name, value in state.items():
             same = name in own and own[name].shape == value.shape
             rule = "must be those of the generator that the config names"
@@ -316,8 +308,7 @@ class MindVis:
         """Return encoder, mixer and conditioned U-Net, the two ends meeting in the shape of the generator's tokens."""
         made, config = self.generator_, self.config
         count, width = made.token_shape
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(generator(self.seed_, "mind-vis").integers(2**62)))
+        with first_weights(self.seed_, "mind-vis"):
             encoder = TokenEncoder(self.brain_, self.subject_, count, width, config.tokens)
             unet = DoubleConditioned(made.unet, config.tuned)
         return Net(encoder, unet, Noising(made.noise, config.times), made.silent, config.near, config.dropped)

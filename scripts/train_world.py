@@ -34,7 +34,9 @@ from neuroreel.simulate.sampling import sample_clips
 from neuroreel.simulate.scenes import ACTIONS, DIRECTIONS, TURNS
 
 ROOT = Path(__file__).parents[1]
-SIZE, FRAMES, FPS, LATENTS = 64, 6, 3.0, 4
+SIZE, FRAMES, FPS = 64, 6, 3.0
+FIRST_LATENTS, LATENTS = 4, 8
+"""Channels of the latents that the networks begin with, and of those that ship."""
 PART = 500
 SEEDS = {"train": 8_000_000, "judge": 8_300_000, "test": 8_900_000}
 TOKENS = 24
@@ -208,10 +210,10 @@ def to_pixels(frames: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def build_autoencoder() -> Any:
+def build_autoencoder(latents: int) -> Any:
     from neuroreel.nets.autoencoder import FoldedAutoencoder
 
-    return FoldedAutoencoder(latent_channels=LATENTS, sample_size=SIZE)
+    return FoldedAutoencoder(latent_channels=latents, sample_size=SIZE)
 
 
 class PosteriorNoise(nn.Module):
@@ -221,29 +223,86 @@ class PosteriorNoise(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the loss of each picture."""
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the loss of each picture x (n, 3, h, w), its pixels weighted by (n, 1, h, w)."""
         posterior = self.net.encode(x).latent_dist
-        found = self.net.decode(posterior.sample()).sample
-        wrong = (found - x).square().mean((1, 2, 3)) + 0.1 * (found - x).abs().mean((1, 2, 3))
-        edges = sum((found.diff(dim=d) - x.diff(dim=d)).abs().mean((1, 2, 3)) for d in (2, 3))
+        apart = self.net.decode(posterior.sample()).sample - x
+        wrong = ((apart.square() + 0.1 * apart.abs()) * weight).mean((1, 2, 3))
+        edges = (apart.diff(dim=2).abs() * weight[:, :, 1:]).mean((1, 2, 3))
+        edges = edges + (apart.diff(dim=3).abs() * weight[..., 1:]).mean((1, 2, 3))
         return wrong + 0.1 * edges + 1e-5 * posterior.kl() / x[0].numel() * 64
 
 
 def stage_autoencoder(job: Job) -> None:
     clips, _ = draw(job, "train", job.clips)
     torch.manual_seed(job.seed)
-    net = build_autoencoder()
+    net = build_autoencoder(FIRST_LATENTS)
     source = Rows({"clips": clips}, ("clips",))
     config = job.config(steps=4000, batch=4, rate=2e-3, average=0.995)
-    fit(job, "autoencoder", PosteriorNoise(net), lambda m, batch: m(to_pixels(batch["clips"])), source, config)
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        x = to_pixels(b["clips"])
+        return model(x, torch.ones_like(x[:, :1]))
+
+    fit(job, "autoencoder", PosteriorNoise(net), loss, source, config)
+    write_whitened(job, "autoencoder", net, clips)
+
+
+def stage_autoencoder_wider(job: Job) -> None:
+    """Train the autoencoder on, with more channels, and with the object weighing more than what is around it.
+
+    What the first stage leaves is sharp enough for backgrounds and too blurred to tell small objects apart.
+    """
+    clips, truth = draw(job, "train", job.clips)
+    torch.manual_seed(job.seed)
+    net = wider(load_autoencoder(job, "autoencoder"), LATENTS).train().requires_grad_(True)
+    source = Rows({"clips": clips, "places": places(truth)}, ("clips", "places"))
+    config = job.config(steps=6000, batch=8, rate=1.5e-3, average=0.998)
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        weight = object_weight(b["places"][:, None], SIZE)
+        return model(to_pixels(b["clips"]), weight / weight.mean((1, 2, 3), keepdim=True))
+
+    fit(job, "autoencoder_wider", PosteriorNoise(net), loss, source, config)
+    write_whitened(job, "autoencoder_wider", net, clips)
+
+
+@torch.no_grad()
+def wider(old: Any, latents: int) -> Any:
+    """Return the autoencoder with more channels of latents, that decodes as before until the new ones are trained."""
+    net, n = build_autoencoder(latents), old.config.latent_channels
+    own = net.state_dict()
+    own.update({key: value for key, value in old.state_dict().items() if value.shape == own[key].shape})
+    net.load_state_dict(own)
+    into, last, code = old.quant_conv, old.encoder[-1], net.encoder[-1]
+    turned = torch.einsum("ij,jkab->ikab", into.weight[..., 0, 0], last.weight)
+    shift = into.weight[..., 0, 0] @ last.bias + into.bias
+    weight, bias = 0.3 * code.weight, torch.zeros_like(code.bias)
+    weight[latents:], bias[latents:] = 0, shift[n:].mean()
+    for rows, part in ((slice(0, n), slice(0, n)), (slice(latents, latents + n), slice(n, 2 * n))):
+        weight[rows], bias[rows] = turned[part], shift[part]
+    code.weight.copy_(weight)
+    code.bias.copy_(bias)
+    for conv in (net.quant_conv, net.post_quant_conv):
+        conv.weight.copy_(torch.eye(conv.in_channels)[..., None, None])
+        conv.bias.zero_()
+    net.post_quant_conv.weight[:n, :n] = old.post_quant_conv.weight
+    net.post_quant_conv.bias[:n] = old.post_quant_conv.bias
+    net.decoder[0].weight.zero_()
+    net.decoder[0].weight[:, :n] = old.decoder[0].weight
+    net.decoder[0].bias.copy_(old.decoder[0].bias)
+    return net
+
+
+def write_whitened(job: Job, stage: str, net: Any, clips: np.ndarray) -> None:
+    """Write the autoencoder with latents of unit variance."""
     net.whiten(to_pixels(torch.from_numpy(clips[:1000:2, 0].copy())))
-    write_state(job.work / "autoencoder" / "whitened.safetensors", net)
+    write_state(job.work / stage / "whitened.safetensors", net)
 
 
-def load_autoencoder(job: Job) -> Any:
-    net = build_autoencoder()
-    fill(net, read_state(job.work / "autoencoder" / "whitened.safetensors"))
+def load_autoencoder(job: Job, stage: str = "autoencoder_wider") -> Any:
+    net = build_autoencoder(FIRST_LATENTS if stage == "autoencoder" else LATENTS)
+    fill(net, read_state(job.work / stage / "whitened.safetensors"))
     return net.eval()
 
 
@@ -395,13 +454,13 @@ def load_clip(job: Job, stages: tuple[str, ...]) -> tuple[Any, Any]:
     return tokenizer, net.eval()
 
 
-def build_unet(frames: int) -> Any:
+def build_unet(latents: int) -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
         sample_size=SIZE // 4,
-        in_channels=LATENTS * frames,
-        out_channels=LATENTS * frames,
+        in_channels=latents,
+        out_channels=latents,
         block_out_channels=(48, 96),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -427,13 +486,13 @@ def build_scheduler() -> Any:
     )
 
 
-def latents_of(job: Job, clips: np.ndarray) -> np.ndarray:
-    """Return the latents of clips, (n, frames, channels, 16, 16) float16, mapped from a file."""
-    file = job.work / "data" / f"latents-{len(clips)}.npy"
+def latents_of(job: Job, clips: np.ndarray, stage: str) -> np.ndarray:
+    """Return the latents of clips by the autoencoder of a stage, (n, frames, channels, 16, 16) float16, mapped."""
+    file = job.work / "data" / f"latents-{stage}-{len(clips)}.npy"
     if not file.is_file():
-        net = load_autoencoder(job)
+        net = load_autoencoder(job, stage)
         with atomic(file) as partial, torch.inference_mode():
-            shape = (len(clips), FRAMES, LATENTS, SIZE // 4, SIZE // 4)
+            shape = (len(clips), FRAMES, net.config.latent_channels, SIZE // 4, SIZE // 4)
             out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
             for start in range(0, len(clips), 50):
                 frames = torch.from_numpy(clips[start : start + 50].copy()).flatten(0, 1)
@@ -461,17 +520,19 @@ class Diffusion(nn.Module):
         self.register_buffer("kept", build_scheduler().alphas_cumprod, persistent=False)
 
     def forward(self, x: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
-        """Return the loss of each row."""
+        """Return the loss of each picture x (n, channels, h, w) or clip (n, channels, frames, h, w)."""
         n, device = len(x), x.device
         t = (torch.sigmoid(torch.randn(n, device=device)) * 1000).long().clamp(0, 999)
         noise = torch.randn_like(x)
-        alpha, sigma = self.kept[t].sqrt()[:, None, None, None], (1 - self.kept[t]).sqrt()[:, None, None, None]
+        each = (n, *([1] * (x.ndim - 1)))
+        alpha, sigma = self.kept[t].sqrt().view(each), (1 - self.kept[t]).sqrt().view(each)
         without = torch.rand(n, device=device) < DROPPED
         tokens = torch.where(without[:, None, None], self.silent, tokens)
         found = self.unet(alpha * x + sigma * noise, t, tokens).sample
-        wrong = (found - (alpha * noise - sigma * x)).square()  # (n, frames * channels, h, w)
-        weight = object_weight(places, x.shape[-1]).repeat_interleave(LATENTS, 1)
-        return (wrong * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
+        wrong = (found - (alpha * noise - sigma * x)).square()
+        weight = object_weight(places, x.shape[-1])  # (n, frames, h, w)
+        weight = weight.unsqueeze(1) if x.ndim == 5 else weight
+        return (wrong * weight).flatten(1).mean(1) / weight.flatten(1).mean(1)
 
 
 def object_weight(places: Tensor, side: int) -> Tensor:
@@ -482,12 +543,12 @@ def object_weight(places: Tensor, side: int) -> Tensor:
     return 1 + OBJECT_WEIGHT * torch.exp(-far / (2 * (0.45 * size[..., None, None]).square()))
 
 
-def diffusion_parts(job: Job) -> tuple[dict[str, np.ndarray], Tensor]:
+def diffusion_parts(job: Job, coder: str) -> tuple[dict[str, np.ndarray], Tensor]:
     clips, truth = draw(job, "train", job.clips)
     tokenizer, clip = load_clip(job, ("text",))
     silent = torch.from_numpy(tokens_of(tokenizer, clip, [""])[0]).float()
     tokens = tokens_of(tokenizer, clip, truth["caption"])[0]
-    return {"x": latents_of(job, clips), "places": places(truth), "tokens": tokens}, silent
+    return {"x": latents_of(job, clips, coder), "places": places(truth), "tokens": tokens}, silent
 
 
 def picture_loss(net: nn.Module, b: dict[str, Tensor]) -> Tensor:
@@ -497,31 +558,62 @@ def picture_loss(net: nn.Module, b: dict[str, Tensor]) -> Tensor:
 
 
 def stage_unet(job: Job) -> None:
-    arrays, silent = diffusion_parts(job)
+    arrays, silent = diffusion_parts(job, "autoencoder")
     torch.manual_seed(job.seed)
-    net = Diffusion(build_unet(1), silent)
+    net = Diffusion(build_unet(FIRST_LATENTS), silent)
     fit(job, "unet", net, picture_loss, Rows(arrays, ("x", "places")), job.config(steps=6000, batch=32, rate=2e-3))
 
 
 def stage_unet_longer(job: Job) -> None:
     """Train the U-Net of pictures on, from its average, with a schedule of its own."""
-    arrays, silent = diffusion_parts(job)
-    net = Diffusion(build_unet(1), silent)
+    arrays, silent = diffusion_parts(job, "autoencoder")
+    net = Diffusion(build_unet(FIRST_LATENTS), silent)
     load_part(job, "unet", net)
     config = job.config(steps=4500, batch=32, rate=1.5e-3, average=0.999)
     fit(job, "unet_longer", net, picture_loss, Rows(arrays, ("x", "places")), config)
 
 
-def stage_video(job: Job) -> None:
-    arrays, silent = diffusion_parts(job)
-    torch.manual_seed(job.seed)
-    net = Diffusion(build_unet(FRAMES), silent)
-    config = job.config(steps=4000, batch=32, rate=2e-3)
+def stage_unet_wider(job: Job) -> None:
+    """Train the U-Net of pictures on in the latents of more channels, of which the first are nearly those it knows."""
+    arrays, silent = diffusion_parts(job, "autoencoder_wider")
+    old, net = Diffusion(build_unet(FIRST_LATENTS), silent), Diffusion(build_unet(LATENTS), silent)
+    load_part(job, "unet_longer", old)
+    known, own = old.state_dict(), net.state_dict()
+    for name, value in known.items():
+        if value.shape == own[name].shape:
+            own[name] = value
+        else:  # the first and the last convolution
+            own[name] = torch.zeros_like(own[name])
+            own[name][tuple(slice(0, side) for side in value.shape)] = value
+    fill(net, own)
+    config = job.config(steps=5000, batch=32, rate=1.5e-3, average=0.999)
+    fit(job, "unet_wider", net, picture_loss, Rows(arrays, ("x", "places")), config)
+
+
+MOVING = ("self", "temporal")
+"""What the U-Net of clips has of its own: the attention to the frames before, and that over time."""
+
+
+def build_motion(job: Job) -> Any:
+    """Return the finished U-Net of pictures, rounded as it ships, as one of clips (MinD-Video, section 3.4)."""
+    from neuroreel.generate.inflate import inflate
+
+    pictures = Diffusion(build_unet(LATENTS), torch.zeros(1, TOKENS, 128))
+    load_part(job, "unet_wider", pictures)
+    return inflate(pictures.unet.half().float(), FRAMES)
+
+
+def stage_motion(job: Job) -> None:
+    """Train the self-attention and the attention over time of the U-Net of clips, and nothing else of it."""
+    arrays, silent = diffusion_parts(job, "autoencoder_wider")
+    unet = build_motion(job)
+    unet.trainable(MOVING)
+    config = job.config(steps=1500, batch=8, rate=1e-3, average=0.998)
 
     def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
-        return model(b["x"].float().flatten(1, 2), b["tokens"].float(), b["places"])
+        return model(b["x"].float().transpose(1, 2), b["tokens"].float(), b["places"])
 
-    fit(job, "video", net, loss, Rows(arrays), config)
+    fit(job, "motion", Diffusion(unet, silent), loss, Rows(arrays), config)
 
 
 def build_classifier(frames: int) -> Any:
@@ -530,7 +622,8 @@ def build_classifier(frames: int) -> Any:
     heads = {"category": len(CATEGORIES), "colour": len(COLOURS), "place": 3}
     heads = heads if frames == 1 else {"category": len(CATEGORIES), "doing": len(DOINGS)}
     widths = (32, 64, 128, 192) if frames == 1 else (32, 48, 64, 96)
-    return ResidualNet(ResidualConfig(size=SIZE, frames=frames, widths=widths, heads=heads, placed=("place", "doing")))
+    seen = {"attended": ("category", "colour", "place"), "placed": ("doing",)}
+    return ResidualNet(ResidualConfig(size=SIZE, frames=frames, widths=widths, heads=heads, **seen))
 
 
 DOINGS = tuple(
@@ -552,8 +645,6 @@ def stage_judge(job: Job) -> None:
     clips, truth = draw(job, "judge", job.clips)
     torch.manual_seed(job.seed + 1)
     net = build_classifier(1)
-    nn.init.zeros_(net.heads["place"].weight)
-    nn.init.constant_(net.heads["place"].bias, 0.5)
     labels, middle = labels_of(truth), slice(FRAMES // 2 - 1, FRAMES // 2 + 1)
     source = Closer({"clips": clips[:, middle], "places": places(truth)[:, middle], **labels}, ("clips", "places"))
 
@@ -597,11 +688,20 @@ def write_classifier(job: Job, frames: int, folder: Path) -> None:
     write_state(folder / "weights.safetensors", net, half=True)
 
 
-def write_unet(job: Job, stage: str, frames: int, folder: Path) -> None:
-    """Write a U-Net in float16."""
-    net = Diffusion(build_unet(frames), torch.zeros(1, TOKENS, 128))
-    load_part(job, stage, net)
+def write_unet(job: Job, folder: Path) -> None:
+    """Write the U-Net of pictures in float16."""
+    net = Diffusion(build_unet(LATENTS), torch.zeros(1, TOKENS, 128))
+    load_part(job, "unet_wider", net)
     write_network(net.unet, folder)
+
+
+def write_motion(job: Job, folder: Path) -> None:
+    """Write in float16 what the U-Net of clips has beside that of pictures."""
+    net = Diffusion(build_motion(job), torch.zeros(1, TOKENS, 128))
+    load_part(job, "motion", net)
+    folder.mkdir(parents=True)
+    net.unet.trainable(MOVING)
+    net.unet.half().save(folder / "weights.safetensors")
 
 
 def write_text_encoder(job: Job, folder: Path) -> None:
@@ -646,9 +746,9 @@ def export(job: Job, out: Path) -> None:
         "tokenizer": (("text",), lambda path: write_tokenizer(job, path), {}),
         "text_encoder": (("text",), lambda path: write_text_encoder(job, path), {}),
         "clip": (("text", "clip"), lambda path: write_network(load_clip(job, ("text", "clip"))[1], path), {}),
-        "vae": (("autoencoder",), lambda path: write_network(load_autoencoder(job), path), {}),
-        "unet": (("unet", "unet_longer"), lambda path: write_unet(job, "unet_longer", 1, path), {}),
-        "video_unet": (("video",), lambda path: write_unet(job, "video", FRAMES, path), {}),
+        "vae": (("autoencoder", "autoencoder_wider"), lambda path: write_network(load_autoencoder(job), path), {}),
+        "unet": (("unet", "unet_longer", "unet_wider"), lambda path: write_unet(job, path), {}),
+        "motion": (("motion",), lambda path: write_motion(job, path), {}),
         "video_classifier": (("video_classifier",), lambda path: write_classifier(job, FRAMES, path), heads),
     }
     pack(job, out, writers, {"model_index.json": json.dumps(INDEX, indent=2) + "\n"})
@@ -687,12 +787,14 @@ def pack(job: Job, out: Path, writers: Writers, texts: dict[str, str]) -> None:
 
 STAGES: dict[str, Callable[[Job], None]] = {
     "autoencoder": stage_autoencoder,
+    "autoencoder_wider": stage_autoencoder_wider,
     "text": stage_text,
     "clip": stage_clip,
     "judge": stage_judge,
     "unet": stage_unet,
     "unet_longer": stage_unet_longer,
-    "video": stage_video,
+    "unet_wider": stage_unet_wider,
+    "motion": stage_motion,
     "video_classifier": stage_video_classifier,
 }
 

@@ -40,3 +40,16 @@ def test_what_was_written_in_half_answers_the_same(tmp_path: Path) -> None:
     back = ResidualNet.load(tmp_path / "weights.safetensors", CONFIG, digest)
     x = torch.rand(2, 6, 16, 16)
     torch.testing.assert_close(back(x)["category"], net(x)["category"], atol=1e-2, rtol=0)
+
+
+def test_an_attended_answer_says_where_the_attention_looks_and_ignores_the_rest() -> None:
+    config = CONFIG.model_copy(update={"heads": {"place": 2}, "placed": (), "attended": ("place",)})
+    net = ResidualNet(config).eval()
+    head = net.heads["place"]
+    torch.nn.init.zeros_(head.look.weight)
+    head.look.weight.data[0, 0] = 100  # looks where the first channel is bright
+    head.read.weight.data = torch.cat([torch.zeros(2, 8), torch.eye(2)], 1)  # answers with the coordinates
+    torch.nn.init.zeros_(head.read.bias)
+    last = torch.zeros(1, 8, 4, 4)
+    last[0, 0, 1, 3] = 1
+    torch.testing.assert_close(head(last), torch.tensor([[3.5 / 4, 1.5 / 4]]))

@@ -1,6 +1,7 @@
 """A small residual network that names what frames or clips of the world show, with several answers at once.
 
-Source: He et al. 2016, CVPR, arXiv 1512.03385, fig. 2; frames of a clip stacked as channels.
+Source: He et al. 2016, CVPR, arXiv 1512.03385, fig. 2; frames of a clip stacked as channels. Answers that look at one
+place: pooling by attention, with coordinates as channels (Liu et al. 2018, NeurIPS, arXiv 1807.03247).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class ResidualConfig(Config):
     frames : frames of a clip; 1 for pictures.
     widths : channels at half the frames' resolution, and at every halving after it.
     heads : number of values of each answer, by name.
-    placed : the answers that read the last map with its places kept; the others read its mean.
+    placed : the answers that read the last map with its places kept.
+    attended : the answers that read its mean weighted by an attention of their own, and where that looks; what is small
+        on a busy background is lost in a plain mean, which all others read.
     """
 
     size: int = Field(default=64, ge=16)
@@ -39,6 +42,7 @@ class ResidualConfig(Config):
     widths: tuple[int, ...] = (32, 64, 128, 192)
     heads: dict[str, int]
     placed: tuple[str, ...] = ()
+    attended: tuple[str, ...] = ()
 
 
 class _Block(nn.Module):
@@ -59,6 +63,23 @@ class _Block(nn.Module):
         return F.relu(self.beside(x) + self.norm2(self.conv2(inner)))
 
 
+class _Attended(nn.Module):
+    """Values read from where an attention looks on a map, and from its coordinates."""
+
+    def __init__(self, channels: int, values: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(channels, 1, 1)
+        self.read = nn.Linear(channels + 2, values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values (n, values) of maps (n, channels, height, width)."""
+        share = self.look(x).flatten(1).softmax(1)  # (n, places)
+        at = [(torch.arange(side, device=x.device) + 0.5) / side for side in x.shape[2:]]
+        y, x_ = torch.meshgrid(*at, indexing="ij")
+        places = torch.stack([x_, y]).to(x.dtype).expand(len(x), -1, -1, -1)
+        return self.read(torch.einsum("ncp,np->nc", torch.cat([x, places], 1).flatten(2), share))
+
+
 class ResidualNet(nn.Module):
     """Frames to the logits (or numbers) of every head."""
 
@@ -72,8 +93,15 @@ class ResidualNet(nn.Module):
             blocks += [_Block(before, after, 2), _Block(after, after, 1)]
         self.blocks = nn.Sequential(*blocks)
         side = config.size // FOLD // 2 ** (len(widths) - 1)
-        units = {name: widths[-1] * (side**2 if name in config.placed else 1) for name in config.heads}
-        self.heads = nn.ModuleDict({name: nn.Linear(units[name], n) for name, n in config.heads.items()})
+        last = widths[-1]
+        self.heads = nn.ModuleDict(
+            {
+                name: _Attended(last, n)
+                if name in config.attended
+                else nn.Linear(last * (side**2 if name in config.placed else 1), n)
+                for name, n in config.heads.items()
+            }
+        )
 
     @classmethod
     def load(cls, file: str | Path, config: ResidualConfig, digest: str | None = None) -> Self:
@@ -107,8 +135,13 @@ class ResidualNet(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return the values (n, values) of every head by name."""
         last = self.features(x)
-        mean, kept = last.mean((2, 3)), last.flatten(1)
-        return {name: head(kept if name in self.config.placed else mean) for name, head in self.heads.items()}
+        read = {"attended": last, "placed": last.flatten(1), "mean": last.mean((2, 3))}
+        return {name: head(read[self._reads(name)]) for name, head in self.heads.items()}
+
+    def _reads(self, name: str) -> str:
+        if name in self.config.attended:
+            return "attended"
+        return "placed" if name in self.config.placed else "mean"
 
     @torch.inference_mode()
     def answers(self, frames: Tensor, batch: int = 256) -> dict[str, Tensor]:

@@ -34,7 +34,14 @@ from neuroreel.core.errors import ConfigError, FetchError
 from neuroreel.metrics.embedded import Absent, Backbone
 from neuroreel.metrics.registry import BACKBONES
 from neuroreel.nets import world
-from neuroreel.nets.pretrained import find_network, joint_digest, network_digest, read_network, read_settings
+from neuroreel.nets.pretrained import (
+    find_network,
+    frame_processor,
+    joint_digest,
+    network_digest,
+    read_network,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,7 +205,7 @@ def _open_published(role: str, name: str, device: str) -> Backbone:
     """Return a network of transformers with its own way of resizing and scaling frames."""
     folder = find_network(name, ("config.json", "preprocessor_config.json"))
     net = _network_of(role, folder).to(device)
-    prepare = _processor(folder, clips=role == "video-classifier")
+    prepare = frame_processor(folder, clips=role == "video-classifier")
     classes = int(net.config.num_labels) if PUBLISHED[role].classifies else None
 
     def see(frames: np.ndarray) -> Tensor:
@@ -239,20 +246,6 @@ def _image_embeddings(net: Any, x: Tensor) -> Tensor:
     return net.visual_projection(net.vision_model(pixel_values=x).pooler_output)
 
 
-def _processor(folder: Path, clips: bool) -> Callable[[np.ndarray], Tensor]:
-    """Return the function that resizes and scales frames (n, h, w, 3) uint8 as preprocessor_config.json says."""
-    from transformers import AutoImageProcessor
-
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-
-    def prepare(frames: np.ndarray) -> Tensor:
-        images = [list(frames)] if clips else list(frames)
-        x = processor(images, return_tensors="pt", input_data_format="channels_last")["pixel_values"].float()
-        return x[0] if clips else x
-
-    return prepare
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # State dicts in files
 
@@ -280,21 +273,12 @@ def _state(files: Sequence[Path]) -> dict[str, Tensor]:
 
 def _alexnet(files: Sequence[Path], device: str) -> tuple[AlexNet, dict[str, Tensor]]:
     """Return torchvision's AlexNet, and what else is in its files."""
-    from neuroreel.nets.alexnet import AlexNet, AlexNetConfig
+    from neuroreel.nets.alexnet import alexnet_of_state
 
     state = _state(files)
-    own = {key: value for key, value in state.items() if key.startswith(("features.", "classifier."))}
-    for key in ("features.0.weight", "classifier.1.weight", "classifier.6.weight"):
-        require(key in own, "weights", f"must be torchvision's AlexNet, with {key}", _some(state), files[0])
-    config = AlexNetConfig(
-        layout="torchvision",
-        size=224,
-        width=len(own["features.0.weight"]) / 64,
-        hidden=len(own["classifier.1.weight"]),
-        n_classes=len(own["classifier.6.weight"]),
-    )
-    net = AlexNet.of_state(own, config, files[0]).to(device)
-    return net.requires_grad_(False), {key: value for key, value in state.items() if key not in own}
+    net = alexnet_of_state(state, files[0]).to(device)
+    rest = {key: value for key, value in state.items() if not key.startswith(("features.", "classifier."))}
+    return net.requires_grad_(False), rest
 
 
 def _open_alexnet(role: str, files: Sequence[Path], device: str) -> Backbone:

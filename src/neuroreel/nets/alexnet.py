@@ -315,6 +315,27 @@ class AlexNet(nn.Module):
         return self.activations(x, ("fc8",))["fc8"]
 
 
+def alexnet_of_state(state: Mapping[str, Tensor], source: str | Path | None = None) -> AlexNet:
+    """Return torchvision's AlexNet of a state dict, its sizes read from it; tensors of other modules are left out.
+
+    Raises
+    ------
+    DataError : a layer is missing or of another shape.
+    """
+    own = {key: value for key, value in state.items() if key.startswith(("features.", "classifier."))}
+    for key in ("features.0.weight", "classifier.1.weight", "classifier.6.weight"):
+        there = ", ".join(list(state)[:3]) or "nothing"
+        checks.require(key in own, "weights", f"must be torchvision's AlexNet, with {key}", there, source)
+    config = AlexNetConfig(
+        layout="torchvision",
+        size=224,
+        width=len(own["features.0.weight"]) / 64,
+        hidden=len(own["classifier.1.weight"]),
+        n_classes=len(own["classifier.6.weight"]),
+    )
+    return AlexNet.of_state(own, config, source)
+
+
 def add_batch_norm(net: AlexNet) -> AlexNet:
     """Put batch normalisation (Ioffe & Szegedy 2015, arXiv 1502.03167) after every learnt layer but fc8, in place.
 

@@ -12,12 +12,15 @@ from accelerate import PartialState
 from pydantic import Field
 
 from neuroreel.brain.masked import MaskedBrain
-from neuroreel.brain.stream import StreamRun, store_runs
+from neuroreel.brain.patches import places_mm
+from neuroreel.brain.stream import Moments, StreamRun, memory_runs, store_runs
 from neuroreel.core import checks
 from neuroreel.core.config import Config
-from neuroreel.core.sets import Split
+from neuroreel.core.sets import Split, TrainingSet
+from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Run, Space
 from neuroreel.fit.loop import LoopConfig, Progress
+from neuroreel.fit.watched import thinned
 from neuroreel.nets.masked import MaskedConfig
 
 CHECKPOINTS = "checkpoints"
@@ -87,6 +90,50 @@ def pretrain(
         "precision": done.precision,
         "resumed_at": done.resumed_at,
     }
+
+
+def begin_brain(
+    train: TrainingSet, masked: MaskedConfig, loop: LoopConfig | None, run: RunFolder, pretrained: str = ""
+) -> MaskedBrain:
+    """Return the encoder that a system begins with, after masked modelling on its training runs.
+
+    `masked.json` tells of it. Every repeat counts by itself. The volumes of a window are those of the training set, and
+    patches are taken in order where the place of the voxels isn't known.
+
+    Parameters
+    ----------
+    masked : shape of the encoder, where it isn't pre-trained.
+    loop : of the modelling, in batches no larger than there is data; None leaves the encoder as it is at first.
+    run : where its checkpoints lie, from which it goes on.
+    pretrained : folder of `neuroreel pretrain` to go on from.
+
+    Raises
+    ------
+    DataError : the pre-trained weights are of other windows, or of other voxels.
+    """
+    trs = train.samples.brain.shape[1]
+    if pretrained:
+        brain = MaskedBrain.load(Path(pretrained))
+        rule = f"must be that of the window ({trs})"
+        checks.require(brain.config.trs == trs, "trs of the pre-trained weights", rule, brain.config.trs)
+    else:
+        known = places_mm(train.samples.space) is not None
+        brain = MaskedBrain(
+            masked.model_copy(update={"trs": trs, "order": masked.order if known else "flat"}), seed=run.seed
+        )
+    runs, spaces = memory_runs(train.runs)
+    if loop is None:
+        for subject, space in spaces.items():
+            if subject not in brain.subjects:
+                brain.move(subject, space, Moments.of(each.read() for each in runs if each.subject == subject))
+        return brain
+    windows = sum(each.bold.n_trs - trs + 1 for each in train.runs)
+    batch = max(1, min(loop.batch, windows // max(1, len(train.runs))))
+    loop = loop.model_copy(update={"seed": run.seed, "batch": batch})
+    folder = run.file("masked/losses.json").parent
+    done = brain.fit(runs, spaces, loop=loop, folder=folder, cpu=run.device == "cpu")
+    run.record("masked.json", {"losses": thinned(done.losses), "samples_per_s": done.samples_per_s})
+    return brain
 
 
 def gather(

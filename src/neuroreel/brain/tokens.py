@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neuroreel.brain.masked import MaskedBrain
 from neuroreel.brain.stream import key_of
@@ -27,14 +28,15 @@ class TokensConfig(Config):
 
     Attributes
     ----------
-    mixing : "tokens" mixes the patches' tokens to the generator's number and their width to its width, as published;
-        "full" gives each patch weights of its own, through `rank` numbers.
+    mixing : "tokens" mixes the tokens of all volumes' patches to the generator's number and their width to its width,
+        as published with MinD-Vis; "gelu" then adds a linear map of their GELU, as published with MinD-Video (which
+        way round is unconfirmed); "full" gives each patch weights of its own, through `rank` numbers.
     rank : see above.
     noise : SD of the noise added to the z-scored voxels while training.
     hidden : share of the patches that is set to 0 while training.
     """
 
-    mixing: Literal["full", "tokens"] = "full"
+    mixing: Literal["full", "tokens", "gelu"] = "full"
     rank: int = Field(default=256, ge=1)
     noise: float = Field(default=0.3, ge=0)
     hidden: float = Field(default=0.2, ge=0, lt=1)
@@ -72,6 +74,7 @@ class TokenEncoder(nn.Module):
         else:
             self.down = nn.Linear(patches, count)
             self.up = nn.Linear(shape.dim, width)
+        self.bend = nn.Linear(width, width) if self.config.mixing == "gelu" else None
         for parameter in self.net.parameters():
             parameter.requires_grad_(False)
         for part in (self.net.encoder, self.net.norm, self.net.ends[self.key], self.net.embed):
@@ -100,7 +103,8 @@ class TokenEncoder(nn.Module):
             encoded = encoded * (kept / (1 - self.config.hidden)).to(encoded.dtype)[..., None]
         if self.config.mixing == "full":
             return self.up(self.down(encoded.flatten(1))).view(-1, self.count, self.width)
-        return self.up(self.down(encoded.transpose(1, 2)).transpose(1, 2))
+        made = self.up(self.down(encoded.transpose(1, 2)).transpose(1, 2))
+        return made if self.bend is None else made + self.bend(functional.gelu(made))
 
     @torch.no_grad()
     def all_encoded(self, brain: np.ndarray, batch: int = 64) -> Tensor:

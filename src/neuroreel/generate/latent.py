@@ -120,6 +120,15 @@ class LatentGenerator:
         """The `UNet2DConditionModel`, or what is called like one."""
         return self.part("unet")
 
+    @property
+    def motion(self) -> Path | None:
+        """The file of layers over time for clips of this U-Net, as `ClipUNet.save` writes it; None where none lies by.
+
+        It lies in the folder of the generator as the only safetensors of `motion`.
+        """
+        found = sorted((self.source / "motion").glob("*.safetensors")) if isinstance(self.source, Path) else []
+        return found[0] if found else None
+
     @cached_property
     def noise(self) -> dict[str, Any]:
         """Config of the scheduler that the U-Net was trained with."""

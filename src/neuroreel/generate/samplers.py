@@ -18,6 +18,7 @@ from torch import Tensor
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
 from neuroreel.core.seeds import generator
+from neuroreel.core.types import Samples
 
 SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -54,11 +55,21 @@ def seeded_noise(seed: int, shape: Sequence[int], rows: Sequence[int], name: str
     return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty((0, *shape))
 
 
+def window_noise(samples: Samples, shape: Sequence[int], seed: int, name: str = "sample") -> Tensor:
+    """Return normal noise (n, *shape) that follows from each window's run and onset, the seed and a name alone."""
+    keys = zip(samples.run, samples.onset_s, strict=True)
+    drawn = [
+        generator(seed, name, str(run), round(1000 * float(at))).standard_normal(tuple(shape), dtype=np.float32)
+        for run, at in keys
+    ]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty((0, *shape))
+
+
 @torch.no_grad()
 def denoise(
     unet: Any, noise: Tensor, tokens: Tensor, silent: Tensor, sampler: Any, *, steps: int = 25, guidance: float = 3.0
 ) -> Tensor:
-    """Return latents (n, channels, h, w) made from noise of that shape.
+    """Return latents made from noise of their shape: (n, channels, h, w), or (n, channels, frames, h, w) of clips.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +17,22 @@ from neuroreel.core.files import sha256
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from torch import Tensor
+
 WEIGHTS = "model.safetensors"
+TOKENIZER = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+"""Files that a tokenizer of transformers may consist of."""
 
 
-def find_network(name: str, files: Sequence[str] = ("config.json",)) -> Path:
+def find_network(name: str, files: Sequence[str] = ("config.json",), more: Sequence[str] = ()) -> Path:
     """Return the folder of a network of transformers or diffusers, fetched from the hub if it is in no folder.
 
     Parameters
@@ -28,6 +40,7 @@ def find_network(name: str, files: Sequence[str] = ("config.json",)) -> Path:
     name : a folder, or a hub name such as `openai/clip-vit-large-patch14`. `HF_HOME` says where fetched networks lie,
         `HF_HUB_OFFLINE=1` that nothing is to be fetched.
     files : what must be there besides the weights, which are `model.safetensors` or its shards.
+    more : what else is to be fetched where the hub has it, such as `TOKENIZER`.
 
     Raises
     ------
@@ -35,7 +48,7 @@ def find_network(name: str, files: Sequence[str] = ("config.json",)) -> Path:
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _fetch(name, files)
+        folder = _fetch(name, (*files, *more))
     for file in files:
         require((folder / file).is_file(), name, f"must have the file {file}", "none", folder, FetchError)
     require(bool(_weights(folder)), name, f"must have the file {WEIGHTS}", "none", folder, FetchError)
@@ -83,6 +96,37 @@ def read_network(kind: Any, folder: Path) -> Any:
         rule = f"must have every layer of {kind.__name__}, in its shape"
         require(not wrong, "network", rule, f"{len(wrong)} without, first {(wrong or [''])[0]}", folder)
     return net.float().eval().requires_grad_(False)
+
+
+def frame_processor(folder: Path, *, clips: bool = False) -> Callable[[np.ndarray], Tensor]:
+    """Return the function that resizes and scales frames (n, h, w, 3) uint8 as preprocessor_config.json says.
+
+    Parameters
+    ----------
+    clips : the frames are those of one clip, for a processor of videos.
+    """
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+
+    def prepare(frames: np.ndarray) -> Tensor:
+        images = [list(frames)] if clips else list(frames)
+        x = processor(images, return_tensors="pt", input_data_format="channels_last")["pixel_values"].float()
+        return x[0] if clips else x
+
+    return prepare
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a network's folder; DataError if there is none, or it isn't whole."""
+    from transformers import AutoTokenizer
+
+    with quiet():
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise DataError(sentence("tokenizer", "must be whole, and beside the weights", reason, folder)) from None
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -74,6 +74,21 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], source: str | Path | No
     module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
 
 
+def take_tensors(module: nn.Module, state: Mapping[str, Tensor], source: str | Path | None = None) -> None:
+    """Copy some of a module's parameters into it, such as those that were tuned; the others stay.
+
+    Raises
+    ------
+    DataError : a parameter isn't the module's, or has another shape there.
+    """
+    own = dict(module.named_parameters())
+    for name, value in state.items():
+        same = name in own and own[name].shape == value.shape
+        rule = "must be those of the generator that the config names"
+        require(same, f"weights {name}", rule, _shape(value), source)
+        own[name].data.copy_(value)
+
+
 def write_state(
     file: Path,
     module: nn.Module | Mapping[str, Tensor],

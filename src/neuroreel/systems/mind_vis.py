@@ -18,35 +18,37 @@ none is chosen, masked modelling sees training runs only, and every voxel has it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroreel.brain.masked import MaskedBrain, MaskedConfig
-from neuroreel.brain.patches import places_mm
-from neuroreel.brain.stream import memory_runs
+from neuroreel.brain.pretraining import begin_brain
 from neuroreel.brain.tokens import TokenEncoder, TokensConfig
 from neuroreel.core import checks
 from neuroreel.core.config import Config
-from neuroreel.core.errors import DataError
-from neuroreel.core.seeds import generator
 from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Reconstruction, Samples
-from neuroreel.fit.loop import Batch, LoopConfig, Progress, in_batches, train
-from neuroreel.generate.conditioning import TUNED, DoubleConditioned, Noising, Times
-from neuroreel.generate.latent import LatentGenerator
-from neuroreel.generate.samplers import denoise, make_sampler
-from neuroreel.generate.world import load_world
-from neuroreel.nets.weights import first_weights, read_about, read_state, write_state
-
-WORLD = "world"
-IMAGE_PARTS = ("scheduler", "tokenizer", "text_encoder", "vae", "unet")
+from neuroreel.fit.loop import LoopConfig
+from neuroreel.fit.watched import train_watched
+from neuroreel.generate.conditioning import (
+    TUNED,
+    DoubleConditioned,
+    Noising,
+    Pairs,
+    Times,
+    Together,
+    held_out_loss,
+    together_loss,
+)
+from neuroreel.generate.named import WORLD, open_generator
+from neuroreel.generate.samplers import denoise, make_sampler, window_noise
+from neuroreel.nets.weights import first_weights, read_about, read_state, take_tensors, write_state
 
 
 class MindVisConfig(Config):
@@ -106,62 +108,6 @@ class MindVisConfig(Config):
         )
 
 
-class Net(nn.Module):
-    """What the last stage tunes: encoder with mixer, and the conditioned U-Net."""
-
-    silent: Tensor
-
-    def __init__(
-        self,
-        encoder: TokenEncoder,
-        unet: DoubleConditioned,
-        noising: Noising,
-        silent: Tensor,
-        near: float,
-        dropped: float,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.unet, self.noising, self.near, self.dropped = encoder, unet, noising, near, dropped
-        self.register_buffer("silent", silent.clone(), persistent=False)
-
-    def forward(self, brain: Tensor, latents: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Return the loss of every window (n, trs, voxels) with the latents (n, channels, h, w) of its picture.
-
-        Parameters
-        ----------
-        wanted : (n, tokens, width) of the captions, NaN where there is none.
-        """
-        tokens = self.encoder(brain)
-        noised, t, target = self.noising(latents)
-        without = torch.rand(len(tokens), device=tokens.device) < (self.dropped if self.training else 0.0)
-        told = torch.where(without[:, None, None], self.silent.to(tokens.dtype), tokens)
-        wrong = (self.unet(noised, t, told).sample.float() - target).square().flatten(1).mean(1)
-        if wanted is not None and self.near > 0:
-            known = ~wanted.isnan().any(2).any(1)
-            apart = (tokens.float() - wanted.nan_to_num()).square().flatten(1).mean(1)
-            wrong = wrong + self.near * apart * known
-        return wrong
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Brain windows with the latents of one of the frames of their clips, drawn anew whenever they are read."""
-
-    brain: np.ndarray
-    latents: Tensor  # (n, frames, channels, h, w)
-    wanted: Tensor | None
-
-    def epoch(self, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return all pairs in another order, in batches."""
-        return in_batches(rng.permutation(len(self.brain)), batch)
-
-    def read(self, rows: np.ndarray, seeds: np.ndarray) -> Batch:
-        """Return the given pairs; which frame, the seed says."""
-        frame = torch.from_numpy(seeds % self.latents.shape[1])
-        found: Batch = {"brain": torch.from_numpy(self.brain[rows]), "latents": self.latents[rows, frame]}
-        return found if self.wanted is None else found | {"wanted": self.wanted[rows]}
-
-
 class MindVis:
     """Masked brain modelling, then a latent diffusion that is conditioned on the brain twice.
 
@@ -199,7 +145,8 @@ class MindVis:
         assert samples.clips is not None
         self.shape_, self.seed_, self.subject_ = samples.clips.shape[1:], run.seed, train.runs[0].bold.subject
         self.generator_ = open_generator(self.config.generator)
-        self.brain_ = self._pretrain(train, run)
+        config = self.config
+        self.brain_ = begin_brain(train, config.masked, config.pretraining, run, config.pretrained)
         self.net_ = self._assemble()
         fitted, held = train.hold_out(self.config.validation) if self.config.validation > 0 else (train, None)
         started = self._begin(fitted.samples)
@@ -211,14 +158,15 @@ class MindVis:
         if len(bold) == 0:
             return Reconstruction(np.zeros((0, *self.shape_), np.uint8))
         tokens = self.net_.encoder.tokens(bold.brain)
-        return Reconstruction(self._show(self.draw(tokens, noise_of(bold, self._latent_shape(), self.seed_))), drawn=1)
+        return Reconstruction(
+            self._show(self.draw(tokens, window_noise(bold, self._latent_shape(), self.seed_))), drawn=1
+        )
 
     def samples(self, bold: Samples, count: int) -> np.ndarray:
         """Return several pictures of every window from different noise, (n, count, side, side, 3) uint8."""
         tokens = self.net_.encoder.tokens(bold.brain)
-        drawn = [
-            self.draw(tokens, noise_of(bold, self._latent_shape(), self.seed_, str(number))) for number in range(count)
-        ]
+        shape, seed = self._latent_shape(), self.seed_
+        drawn = [self.draw(tokens, window_noise(bold, shape, seed, str(number))) for number in range(count)]
         return np.stack(drawn, 1)
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
@@ -228,7 +176,7 @@ class MindVis:
         captions = [str(text) for text in truth.caption]
         if generator_.reads and all(captions):
             untuned = open_generator(self.config.generator)
-            noise = noise_of(truth, self._latent_shape(), self.seed_)
+            noise = window_noise(truth, self._latent_shape(), self.seed_)
             return Reconstruction(self._show(self.draw(untuned.tokens(captions), noise, untuned.unet)))
         frames = truth.clips[:, truth.clips.shape[1] // 2]
         return Reconstruction(self._show(generator_.decode(generator_.encode(self._fit_size(frames)))))
@@ -273,45 +221,21 @@ class MindVis:
         system.generator_ = open_generator(system.config.generator)
         system.brain_ = MaskedBrain.load(folder / "encoder")
         system.net_ = system._assemble()
-        own, state = dict(system.net_.named_parameters()), read_state(file)
-        for name, value in state.items():
-            same = name in own and own[name].shape == value.shape
-            rule = "must be those of the generator that the config names"
-            checks.require(same, f"weights {name}", rule, tuple(value.shape), file)
-            own[name].data.copy_(value)
+        take_tensors(system.net_, read_state(file), file)
         system.net_.eval()
         return system
 
     # -----------------------------------------------------------------------------------------------------------------
     # Stages
 
-    def _pretrain(self, train: TrainingSet, run: RunFolder) -> MaskedBrain:
-        """Return the encoder after masked modelling on the training runs, every repeat by itself."""
-        trs = train.samples.brain.shape[1]
-        if self.config.pretrained:
-            brain = MaskedBrain.load(Path(self.config.pretrained))
-            rule = f"must be that of the window ({trs})"
-            checks.require(brain.config.trs == trs, "trs of the pre-trained weights", rule, brain.config.trs)
-        else:
-            known = places_mm(train.samples.space) is not None
-            shape = {"trs": trs, "order": self.config.masked.order if known else "flat"}
-            brain = MaskedBrain(self.config.masked.model_copy(update=shape), seed=run.seed)
-        windows = sum(each.bold.n_trs - trs + 1 for each in train.runs)
-        batch = max(1, min(self.config.pretraining.batch, windows // max(1, len(train.runs))))
-        loop = self.config.pretraining.model_copy(update={"seed": run.seed, "batch": batch})
-        folder = run.file("masked/losses.json").parent
-        done = brain.fit(*memory_runs(train.runs), loop=loop, folder=folder, cpu=run.device == "cpu")
-        run.record("masked.json", {"losses": _thinned(done.losses), "samples_per_s": done.samples_per_s})
-        return brain
-
-    def _assemble(self) -> Net:
+    def _assemble(self) -> Together:
         """Return encoder, mixer and conditioned U-Net, the two ends meeting in the shape of the generator's tokens."""
         made, config = self.generator_, self.config
         count, width = made.token_shape
         with first_weights(self.seed_, "mind-vis"):
             encoder = TokenEncoder(self.brain_, self.subject_, count, width, config.tokens)
             unet = DoubleConditioned(made.unet, config.tuned)
-        return Net(encoder, unet, Noising(made.noise, config.times), made.silent, config.near, config.dropped)
+        return Together(encoder, unet, Noising(made.noise, config.times), made.silent, config.near, config.dropped)
 
     def _begin(self, samples: Samples) -> float | None:
         """Let the mixer begin at the captions' tokens, and return the held-out R2 of that; None without captions."""
@@ -328,50 +252,24 @@ class MindVis:
         pairs, aside = self._pairs(samples), self._pairs(held) if held is not None else None
         batch = min(config.tuning.batch, len(samples))
         loop = config.tuning.model_copy(update={"seed": run.seed, "batch": batch})
-        seen: list[tuple[int, float]] = []
 
-        def look(now: Progress) -> None:
-            if aside is not None and (now.step == 1 or now.step % max(1, loop.steps // 10) == 0):
-                seen.append((now.step, self.validate(aside)))
+        def rebuild() -> Together:
+            self.generator_ = open_generator(config.generator)
+            self.net_ = self._assemble()
+            return self.net_
 
-        done = train(
+        _, about = train_watched(
             net,
-            _loss,
+            together_loss,
             pairs,
             loop,
+            None if aside is None else lambda: held_out_loss(self.net_, aside, config.batch),
             folder=run.file("tuning/losses.json").parent,
-            on_progress=look,
             cpu=run.device == "cpu",
             facts={"generator": config.generator},
-            some_unused=True,
+            rebuild=rebuild,
         )
-        if done.weights:  # a sharded network stays so: it is put together anew
-            self.generator_ = open_generator(config.generator)
-            net = self.net_ = self._assemble()
-            net.load_state_dict(done.weights, strict=False)
-        net.to("cpu").eval()
-        if done.average:
-            net.load_state_dict(done.average, strict=False)
-        about = {"ridge_r2": started, "validation": seen, "losses": _thinned(done.losses)}
-        if aside is not None:
-            about["validation_of_average"] = self.validate(aside)
-        run.record("tuning.json", about | {"samples_per_s": done.samples_per_s, "precision": done.precision})
-
-    @torch.no_grad()
-    def validate(self, pairs: Pairs) -> float:
-        """Return the mean loss on pairs that weren't trained on, with the same noise at every call."""
-        net, training = self.net_, self.net_.training
-        net.eval()
-        device = next(net.parameters()).device
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            rows = torch.arange(len(pairs.brain))
-            losses = []
-            for part in rows.split(self.config.batch):
-                batch = pairs.read(part.numpy(), part.numpy())
-                losses.append(_loss(net, {key: value.to(device) for key, value in batch.items()}))
-        net.train(training)
-        return float(torch.cat(losses).mean())
+        run.record("tuning.json", {"ridge_r2": started} | about)
 
     def _pairs(self, samples: Samples) -> Pairs:
         """Return windows with the latents of all frames, and the captions' tokens where they are to be near those."""
@@ -404,36 +302,6 @@ class MindVis:
         return np.ascontiguousarray(np.broadcast_to(sized[:, None], (len(sized), *self.shape_)))
 
 
-def open_generator(name: str) -> LatentGenerator:
-    """Return the latent diffusion model of a name: "world", a folder, or a name on the hub."""
-    if name == WORLD:
-        return load_world(parts=IMAGE_PARTS)
-    made = LatentGenerator(name)
-    checks.require("unet" in made.index, "generator", "must have a U-Net", ", ".join(made.index), name, DataError)
-    return made
-
-
-def noise_of(samples: Samples, shape: tuple[int, ...], seed: int, name: str = "sample") -> Tensor:
-    """Return normal noise (n, *shape) that follows from each window's run and onset, the seed and a name alone."""
-    keys = zip(samples.run, samples.onset_s, strict=True)
-    drawn = [
-        generator(seed, name, str(run), round(1000 * float(at))).standard_normal(shape, dtype=np.float32)
-        for run, at in keys
-    ]
-    return torch.from_numpy(np.stack(drawn))
-
-
-def _loss(net: nn.Module, batch: Batch) -> Tensor:
-    """Return the loss of every pair of a batch."""
-    found: Tensor = net(batch["brain"], batch["latents"], batch.get("wanted"))
-    return found
-
-
 def _own(name: str, value: Tensor) -> bool:
     """Tell whether a parameter is tuned here rather than read with the encoder or the generator."""
     return value.requires_grad and not name.startswith("encoder.net.")
-
-
-def _thinned(losses: np.ndarray, most: int = 200) -> list[float]:
-    """Return a curve as so many means at most."""
-    return [float(part.mean()) for part in np.array_split(losses, min(most, len(losses)))] if len(losses) else []

@@ -63,6 +63,22 @@ def test_the_whole_road_runs_from_the_command_line(call: Call, arrays: Path, tmp
     assert code == 0 and (run / "report" / "index.html").is_file()
 
 
+def test_probes_run_from_the_command_line(call: Call, arrays: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "mine.zarr", tmp_path / "run"
+    call("prepare", arrays, store)
+    call("fit", store, run, "--system", "mean-frame", "--split", "leave-out-b")
+    code, out, err = call("bottleneck", run, "--dimensions", "2", "--dimensions", "5", "--json")
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])["bottleneck"]["mean-frame"]
+    assert found["x"] == [2, 5, 20] and found["values"] == pytest.approx([0.5] * 3)
+    code, out, _ = call("curve", run, "--minutes", "1", "--metric", "mse")
+    assert code == 0 and "minutes of training scan" in out
+    code, _, err = call("lesions", run)
+    assert code == 1 and err.endswith("regions must be known of the voxels to be removed, got none (mine)\n")
+    code, _, err = call("curve", run, "--repeats", "2")
+    assert code == 1 and "test stimuli must be repeated and their repeats averaged, got none (mine)" in err
+
+
 @pytest.fixture
 def videomae(tmp_path: Path) -> Path:
     """Return a folder of a small classifier of clips, as transformers writes it."""

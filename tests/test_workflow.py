@@ -108,6 +108,23 @@ def test_a_run_goes_from_a_store_to_scores_that_stand_in_its_folder(run: Path) -
     assert about["split"]["reason"] and about["versions"]["numpy"] and about["config"]["seed"] == 1
 
 
+def test_a_video_is_scored_by_its_motion_beside_the_same_without_motion(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    moving = replace(
+        dataset, window=dataset.window.model_copy(update={"frames": 3, "clip_s": 4.0, "height": 16, "width": 16})
+    )
+    store = write_store(tmp_path / "moving.zarr", moving)
+    run = fit_systems(store, ["ridge-latents"], tmp_path / "run", RunConfig(embed={"image-text": "world"}))
+    evaluate_run(run)
+    saved = json.loads((run / "scores.json").read_text())
+    row = {name.partition("@")[0]: one for name, one in saved["rows"]["ridge-latents"].items()}
+    for name in ("epe:raw", "epe:over-flow", "direction-accuracy", "clip-consistency:all-pairs"):
+        assert set(row[name]["controls"]) == {"static", "reversed", "frame-shuffled"}
+    assert row["clip-consistency:adjacent"]["controls"]["static"] == pytest.approx(1)
+    assert row["direction-accuracy"]["controls"]["static"] == 0 and row["mse"]["controls"] == {}
+    assert "clip-consistency:gated-compat" in saved["skipped"]
+
+
 def test_a_reconstruction_is_kept_and_made_anew_after_a_new_fit(run: Path, store: Path) -> None:
     first = reconstruct_systems(run)["ridge-latents"]
     file = run / "reconstructions" / "ridge-latents.npz"

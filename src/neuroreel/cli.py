@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from neuroreel.core.errors import ConfigError, NeuroreelError, NeuroreelWarning
 
 if TYPE_CHECKING:
     from neuroreel.core.scores import ScoreTable
+    from neuroreel.probes import Kind
 
 app = typer.Typer(
     name="neuroreel",
@@ -226,6 +227,68 @@ def report(
     _done(as_json, f"The report is at {page.resolve()}", {"report": str(page)})
 
 
+Probed = Annotated[list[str] | None, typer.Option("--system", help="A system of the run; may be repeated. All else.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="The score; pairwise identification unless given, or category accuracy without clips."),
+]
+
+
+@app.command()
+def bottleneck(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")],
+    system: Probed = None,
+    metric: Metric = None,
+    dimensions: Annotated[list[int] | None, typer.Option(help="Components kept; may be repeated.")] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score systems, each fitted anew, against the number of brain dimensions kept; the report then shows it.
+
+    Volumes are projected to the first principal components of the training volumes; settings as for `evaluate`.
+    """
+    _probe(run, {"bottleneck": dimensions}, system, metric, settings, as_json)
+
+
+@app.command()
+def lesions(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")],
+    system: Probed = None,
+    metric: Metric = None,
+    region: Annotated[list[str] | None, typer.Option(help="A region of the space; may be repeated. All else.")] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score systems, each fitted anew, without each region and with it alone; the report then shows it.
+
+    Settings as for `evaluate`.
+    """
+    _probe(run, {"lesions": region}, system, metric, settings, as_json)
+
+
+@app.command()
+def curve(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")],
+    system: Probed = None,
+    metric: Metric = None,
+    minutes: Annotated[
+        list[float] | None, typer.Option(help="Minutes of training scan; may be repeated. 1/8 to all else.")
+    ] = None,
+    repeats: Annotated[
+        list[int] | None, typer.Option(help="Repeats of the test averaged; may be repeated. 1, 2, 5, 10, all else.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score systems against minutes of training scan and test repeats; the report then shows it.
+
+    With minutes or repeats given, the other curve is left out; settings as for `evaluate`.
+    """
+    both: dict[Kind, list[Any] | None] = {"minutes": minutes, "repeats": repeats}
+    wanted = {kind: points for kind, points in both.items() if points} or both
+    _probe(run, wanted, system, metric, settings, as_json)
+
+
 @datasets_app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """List the data sets that are known by name."""
@@ -304,6 +367,54 @@ def _progress(as_json: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: bar.update(task, description=text)
 
 
+def _probe(
+    run: Path,
+    kinds: Mapping[Kind, Sequence[Any] | None],
+    systems: list[str] | None,
+    metric: str | None,
+    settings: list[str] | None,
+    as_json: bool,
+) -> None:
+    """Run probes on systems of a run folder and print what they found."""
+    from neuroreel.probes import probe_run
+    from neuroreel.workflow import ScoringConfig
+
+    scoring = ScoringConfig.read(None, settings or [])
+    facts: dict[str, Any] = {}
+    for kind, points in kinds.items():
+        with _progress(as_json) as say:
+            found = probe_run(
+                run, kind, systems=systems or (), metric=metric, points=points or (), scoring=scoring, progress=say
+            )
+        facts[kind] = {name: one.to_dict() for name, one in found.items()}
+        if not as_json:
+            _print_probe(kind, facts[kind])
+    _done(as_json, f"Results and figures are in {(run / 'probes').resolve()}", facts)
+
+
+def _print_probe(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the results of one probe by system."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for name, one in found.items():
+        shown = Table(title=f"{name}: {kind}, {one['variant']}", title_justify="left")
+        if "regions" in one:
+            heads = {"region": "regions", "voxels": "voxels", "without it": "without", "with it alone": "only"}
+            shown.caption = f"all voxels {_number(one['whole'])}, chance {_number(one['chance'])}"
+        else:
+            heads = {one["along"]: "x", "value": "values", "low": "low", "high": "high", "chance": "chance"}
+        for head in heads:
+            shown.add_column(head, justify="left" if head == "region" else "right")
+        for row in zip(*(one[key] for key in heads.values()), strict=True):
+            shown.add_row(*(cell if isinstance(cell, str) else _cell(cell) for cell in row))
+        Console(width=None if sys.stdout.isatty() else 140).print(shown)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() and value > 1 else _number(value)
+
+
 def _print_table(dataset: str, table: ScoreTable, as_json: bool) -> None:
     """Print the scores of one data set, each with its interval, chance and ceiling, and what was skipped and why."""
     alike: dict[str, list[str]] = {}
@@ -326,6 +437,8 @@ def _print_table(dataset: str, table: ScoreTable, as_json: bool) -> None:
             interval = f"{_number(numbers['low'])} to {_number(numbers['high'])}"
             cells = [_number(numbers[key]) for key in ("value", "chance", "ceiling", "normalised", "p")]
             shown.add_row(system if number == 0 else "", variant, cells[0], interval, *cells[1:])
+            for control, value in score.controls.items():
+                shown.add_row("", f"  the same, {control}", _number(value), *[""] * 5, style="dim")
         shown.add_section()
     Console(width=None if sys.stdout.isatty() else 140).print(shown)
     for text in skipped:

@@ -6,6 +6,7 @@ A run folder holds
     systems/NAME/               a fitted system: config and weights
     reconstructions/NAME.npz    what it made of the test brains
     scores.json                 the table, with chance, ceiling and intervals
+    probes/                     what scores depend on, as `neuroreel.probes` measured it
     report/index.html           the page
 """
 
@@ -40,7 +41,7 @@ from neuroreel.metrics.table import evaluate, score
 from neuroreel.preprocess.clean import CleanConfig, clean_run
 from neuroreel.preprocess.repeats import group_repeats, split_half_ceiling, stack_repeats
 from neuroreel.preprocess.scale import Scaler
-from neuroreel.report.record import Record, VoxelMap
+from neuroreel.report.record import CURVES, PROBES, Probed, Record, VoxelMap, read_probes
 from neuroreel.systems import find_system
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ FRAME_METRICS = (
     "identification:top5",
 )
 LEARNED_METRICS = tuple(name for name, metric in METRICS.items() if metric.backbones and metric.group != "motion")
-MOTION_METRICS = ("epe:raw", "epe:over-flow", *(name for name in METRICS if name.startswith("clip-consistency:")))
+MOTION_METRICS = tuple(name for name, metric in METRICS.items() if metric.group == "motion")
 CATEGORY_METRICS = ("category-accuracy", "nway-category2:top1")
 
 
@@ -139,8 +140,12 @@ class Sets:
         return self.cut.sets(window)
 
 
-def make_sets(dataset: Dataset, config: RunConfig) -> Sets:
+def make_sets(dataset: Dataset, config: RunConfig, split: Split | None = None) -> Sets:
     """Split one subject's recording, clean every part by itself, scale with the training part, and take windows.
+
+    Parameters
+    ----------
+    split : None for the one that the config names.
 
     Raises
     ------
@@ -148,7 +153,7 @@ def make_sets(dataset: Dataset, config: RunConfig) -> Sets:
         As the parts do.
     """
     recording = choose_recording(dataset, config.subject)
-    split = choose_split(dataset, recording, config.split)
+    split = split or choose_split(dataset, recording, config.split)
     window = Window.build(dataset.window.model_dump() | config.window)
     cut = split.cut(recording)
     raw = _in_scanner_units(cut.train)
@@ -273,6 +278,8 @@ def fit_systems(
         with atomic(out / "systems" / name / "model") as partial:
             system.save(partial)
         (out / "reconstructions" / f"{name}.npz").unlink(missing_ok=True)
+        for probe in (*CURVES, "lesions"):
+            (out / PROBES / f"{probe}-{name}.json").unlink(missing_ok=True)
     return out
 
 
@@ -378,6 +385,7 @@ def make_record(
         voxel_maps=voxel_scores(sets),
         lag_sweep=sweep(sets, config.seed),
         curves=identification_curves(made, sets.test.truth, config.seed),
+        probed=Probed() if out is None else read_probes(out),
         provenance=provenance,
     )
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from neuroreel.core.errors import DataError
-from neuroreel.core.scores import Scores, ScoreTable
+from neuroreel.core.scores import Lesions, ScoreCurve, Scores, ScoreTable
 from neuroreel.core.types import Reconstruction
 from neuroreel.report import page
 from neuroreel.report.page import write_report
-from neuroreel.report.record import Record
+from neuroreel.report.record import Probed, Record
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
@@ -185,3 +185,32 @@ def test_numbers_read_easily(value: float | None, said: str) -> None:
 @pytest.mark.parametrize(("value", "said"), [(0.0009, "< 0.001"), (0.0, "< 0.001"), (0.05, "0.050"), (None, "–")])
 def test_no_p_value_is_zero(value: float | None, said: str) -> None:
     assert page.p_value(value) == said
+
+
+def test_metrics_of_motion_stand_above_the_same_clips_without_their_motion(record: Record, tmp_path: Path) -> None:
+    controls = {"static": 1.0, "reversed": 0.91, "frame-shuffled": 0.37}
+    score = Scores("clip-consistency:adjacent", np.full(8, 0.8), chance={"shuffled": 0.5}, controls=controls)
+    table = ScoreTable({"ridge & co": {score.variant: score}})
+    moving = replace(record, table=table, voxel_maps=(), reconstructions={})
+    text = write_report([moving], tmp_path).read_text()
+    shown = re.findall(
+        r'data-of="ridge &amp; co" data-control="(.*?)">.*?<td class="value">(.*?)</td>', text, re.DOTALL
+    )
+    assert shown == [(name, f"{value:.3f}") for name, value in controls.items()]
+    assert "A still frame wins" in text and "the same, its frames shuffled" in text
+
+
+def test_what_scores_depend_on_is_drawn_with_the_systems_together(bare: Record, tmp_path: Path) -> None:
+    assert "<b>bottleneck</b>: not measured (neuroreel bottleneck)" in write_report([bare], tmp_path).read_text()
+    two = {name: ScoreCurve(*columns(5), "brain dimensions kept", "pixcorr") for name in ("ridge", "mind-vis")}
+    cut = Lesions(("V1", "late"), *columns(7, 2), 0.8, 0.7, 0.9, 0.5, "pixcorr")
+    folder = write_report([replace(bare, probed=Probed({"bottleneck": two}, {"ridge": cut}))], tmp_path).parent
+    text = (folder / "index.html").read_text()
+    assert (folder / "bottleneck.png").is_file() and (folder / "lesions_1.png").is_file()
+    assert text.count("How many brain dimensions are needed") == 1
+    assert "Which regions carry it: ridge" in text and "<b>bottleneck</b>" not in text
+
+
+def columns(count: int, length: int = 3) -> list[np.ndarray]:
+    """Return so many columns that rise."""
+    return list(np.linspace(1.0, 9.0, count * length).reshape(count, length))

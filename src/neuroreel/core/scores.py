@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from neuroreel.core.errors import DataError
 CHANCE_ROWS = ("shuffled", "train-marginal", "mean-brain", "noise", "nearest-train", "analytic")
 CONTROLS = ("static", "reversed", "frame-shuffled")
 CHOICES = ("first", "random", "average", "brain")
+LESION_COLUMNS = ("voxels", "without", "without_low", "without_high", "only", "only_low", "only_high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,6 +278,128 @@ class IdentificationCurve:
         """Return plain lists and numbers, ready for JSON: NaN and what is missing become None."""
         names = ("candidates", "values", "low", "high", "chance")
         return {"variant": self.variant, **{name: _plain_list(getattr(self, name)) for name in names}}
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCurve:
+    """A score against how much a system was given: brain dimensions, minutes of training scan, test repeats.
+
+    Parameters
+    ----------
+    x : array (points,), how much, rising.
+    values : array (points,), the mean of the metric at each.
+    low, high : arrays (points,), 95 % confidence interval of the mean; NaN where there is none.
+    chance : array (points,), the best answer that decodes nothing at each; NaN where nobody measured it.
+    along : what `x` counts, e.g. "minutes of training scan".
+    variant : full name of the metric.
+    higher_is_better : False for distances and errors.
+
+    Raises
+    ------
+    DataError : the arrays differ in length, are empty, or `x` doesn't rise.
+    """
+
+    x: np.ndarray
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    chance: np.ndarray
+    along: str
+    variant: str
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        _keep_columns(self, ("x", "values", "low", "high", "chance"), "points", self.variant)
+        require(bool(np.all(np.diff(self.x) > 0)), self.along, "must rise", self.x.tolist(), self.variant)
+
+    @classmethod
+    def of(cls, x: Sequence[float], scores: Sequence[Scores], along: str) -> ScoreCurve:
+        """Return the curve of the scores of one metric, measured at each of `x`; DataError if they are of several."""
+        require(len(scores) > 0, along, "must have 1 point or more", 0)
+        names = sorted({score.variant for score in scores})
+        require(len(names) == 1, f"scores along {along}", "must be of one metric", ", ".join(names))
+        values, low, high, chance = (_column(scores, name) for name in ("mean", "low", "high", "chance_value"))
+        higher = scores[0].higher_is_better
+        return cls(np.asarray(x, dtype=np.float64), values, low, high, chance, along, names[0], higher)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain lists and numbers, ready for JSON: NaN and what is missing become None."""
+        columns = {name: _plain_list(getattr(self, name)) for name in ("x", "values", "low", "high", "chance")}
+        return {"variant": self.variant, "along": self.along, "higher_is_better": self.higher_is_better, **columns}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ScoreCurve:
+        """Return the curve that `to_dict` made plain."""
+        return cls(**_restored(values, ("x", "values", "low", "high", "chance")))
+
+
+@dataclass(frozen=True, eq=False)
+class Lesions:
+    """A score with each region of the brain taken away, and with only that region.
+
+    Parameters
+    ----------
+    regions : names.
+    voxels : array (regions,), voxels of each.
+    without, without_low, without_high : arrays (regions,), the mean of the metric with the region's voxels removed and
+        its 95 % interval; NaN where nothing is left.
+    only, only_low, only_high : arrays (regions,), the same with the region's voxels alone.
+    whole, whole_low, whole_high : the same with all voxels.
+    chance : the best answer that decodes nothing, the mean over all fits; NaN where nobody measured it.
+    variant : full name of the metric.
+    higher_is_better : False for distances and errors.
+
+    Raises
+    ------
+    DataError : the arrays differ in length or are empty.
+    """
+
+    regions: tuple[str, ...]
+    voxels: np.ndarray
+    without: np.ndarray
+    without_low: np.ndarray
+    without_high: np.ndarray
+    only: np.ndarray
+    only_low: np.ndarray
+    only_high: np.ndarray
+    whole: float
+    whole_low: float
+    whole_high: float
+    chance: float
+    variant: str
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "regions", tuple(self.regions))
+        _keep_columns(self, LESION_COLUMNS, "regions", self.variant)
+        same_length("voxels", len(self.voxels), "regions", len(self.regions), self.variant)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain lists and numbers, ready for JSON: NaN and what is missing become None."""
+        columns = {name: _plain_list(getattr(self, name)) for name in LESION_COLUMNS}
+        alone = {name: _plain(getattr(self, name)) for name in ("whole", "whole_low", "whole_high", "chance")}
+        facts = {"variant": self.variant, "higher_is_better": self.higher_is_better, "regions": list(self.regions)}
+        return facts | columns | alone
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Lesions:
+        """Return the lesions that `to_dict` made plain."""
+        return cls(**_restored(values, (*LESION_COLUMNS, "whole", "whole_low", "whole_high", "chance")))
+
+
+def _column(scores: Sequence[Scores], name: str) -> np.ndarray:
+    """Return one attribute of each of some scores, array (scores,), NaN where it is missing."""
+    found = [getattr(score, name) for score in scores]
+    return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+
+def _restored(values: Mapping[str, Any], numbers: tuple[str, ...]) -> dict[str, Any]:
+    """Return what `to_dict` made plain with the named numbers and lists as floats and arrays, NaN for None."""
+    made = {}
+    for name in numbers:
+        array = np.array(values[name], dtype=np.float64)
+        made[name] = array if array.ndim else float(array)
+    return dict(values) | made
 
 
 def _keep_columns(owner: object, names: tuple[str, ...], axis: str, where: str) -> None:

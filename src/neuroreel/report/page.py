@@ -6,19 +6,20 @@ import base64
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from neuroreel.core import checks
 from neuroreel.core.files import atomic, write_text
-from neuroreel.core.scores import Scores
+from neuroreel.core.scores import ScoreCurve, Scores
 from neuroreel.core.video import write_video
 from neuroreel.report import cortex, figures
 from neuroreel.report.figures import Picture
 from neuroreel.report.montage import Montage, make_montage
-from neuroreel.report.record import Record
+from neuroreel.report.probe_figures import curve_picture, lesions_picture
+from neuroreel.report.record import CURVES, Record
 
 HEADLINE = ("identification:pairwise", "category-accuracy", "frame-correlation")
 PLACES = (
@@ -29,6 +30,10 @@ PLACES = (
     "voxels",
     "lag_sweep",
     "identification",
+    "bottleneck",
+    "lesions",
+    "minutes",
+    "repeats",
     "confusion",
     "regions",
 )
@@ -39,6 +44,11 @@ CHANCE_WORDS = {
     "noise": "noise in place of the brain, through the system",
     "nearest-train": "the training clip nearest in time",
     "analytic": "a guess, calculated",
+}
+CONTROL_WORDS = {
+    "static": "the same, held still",
+    "reversed": "the same, backwards",
+    "frame-shuffled": "the same, its frames shuffled",
 }
 METRIC_WORDS = {
     "frame-correlation": "Correlation of each frame with the one shown; frames without contrast count as 0",
@@ -51,8 +61,9 @@ METRIC_WORDS = {
     "nway2": "Is the clip's class found among n?",
     "nway50": "Is the clip's class found among 50?",
     "epe": "Error of the optical flow",
+    "clip-consistency": "How alike are the frames of a clip? A still frame wins",
+    "direction-accuracy": "Share of moving pixels that move the right way",
     "lpips": "Perceptual distance",
-    "clip-pcc": "Similarity of neighbouring frames",
 }
 SHARES = ("identification", "category-accuracy", "nway2", "nway50")
 
@@ -165,7 +176,11 @@ def render(sections: Sequence[Section], colours: Mapping[str, str]) -> str:
     world.filters |= {"number": number, "percent": percent, "p": p_value, "data_uri": data_uri}
     style = world.loader.get_source(world, "report.css")[0] if world.loader else ""
     return world.get_template("report.html").render(
-        sections=sections, colours=colours, style=style, chance_words=CHANCE_WORDS
+        sections=sections,
+        colours=colours,
+        style=style,
+        chance_words=CHANCE_WORDS,
+        control_words=CONTROL_WORDS,
     )
 
 
@@ -202,6 +217,7 @@ def make_section(record: Record, anchor: str, colours: Mapping[str, str]) -> Sec
     else:
         _keep(section, figures.lag_figure(record.lag_sweep, _block_s(record)))
     _keep(section, figures.curve_figure(record.curves, colours), "identification curve", "not measured")
+    _keep_probes(section, colours)
     if best is not None and best in made:
         matrix, reason = figures.confusion_figure(best, made[best], truth)
         _keep(section, matrix, "confusion matrix", reason)
@@ -388,7 +404,10 @@ def _block_s(record: Record) -> float | None:
 
 
 def _systems(record: Record) -> list[str]:
-    return list(dict.fromkeys([*record.reconstructions, *record.table.rows, *record.curves]))
+    probed = [name for curves in record.probed.curves.values() for name in curves]
+    return list(
+        dict.fromkeys([*record.reconstructions, *record.table.rows, *record.curves, *probed, *record.probed.lesions])
+    )
 
 
 def _keep(section: Section, drawn: Picture | None, name: str = "", reason: str = "") -> None:
@@ -396,6 +415,24 @@ def _keep(section: Section, drawn: Picture | None, name: str = "", reason: str =
         section.pictures.append(drawn)
     elif name and reason:
         section.skipped.append((name, reason))
+
+
+def _keep_probes(section: Section, colours: Mapping[str, str]) -> None:
+    """Put the figures of what the scores depend on into a section, those of one metric together."""
+    probed = section.record.probed
+    for kind in CURVES:
+        by_metric: dict[str, dict[str, ScoreCurve]] = {}
+        for name, curve in probed.curves.get(kind, {}).items():
+            by_metric.setdefault(curve.variant, {})[name] = curve
+        for place, curves in enumerate(by_metric.values(), start=1):
+            drawn = curve_picture(curves, colours, kind)
+            _keep(section, drawn if place == 1 else replace(drawn, name=f"{kind}_{place}"))
+        if not by_metric and kind == "bottleneck":
+            section.skipped.append(("bottleneck", "not measured (neuroreel bottleneck)"))
+    for place, (name, found) in enumerate(probed.lesions.items(), start=1):
+        _keep(section, lesions_picture(name, found, colours[name], f"lesions_{place}"))
+    if not probed.lesions and section.record.space.rois:
+        section.skipped.append(("lesions", "not measured (neuroreel lesions)"))
 
 
 def _anchors(records: Sequence[Record]) -> list[str]:

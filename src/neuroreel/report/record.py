@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuroreel.core import checks
-from neuroreel.core.scores import IdentificationCurve, LagSweep, ScoreTable
+from neuroreel.core.errors import DataError
+from neuroreel.core.scores import IdentificationCurve, LagSweep, Lesions, ScoreCurve, ScoreTable
 from neuroreel.core.types import Reconstruction, Samples, Space
+
+PROBES = "probes"
+"""Folder of a run in which the results of probes are kept."""
+CURVES = ("bottleneck", "minutes", "repeats")
+"""Kinds of probes whose result is a curve; beside them there are lesions."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,37 @@ class VoxelMap:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """What systems' scores depend on, as far as it was measured.
+
+    Attributes
+    ----------
+    curves : by kind (of CURVES) and system.
+    lesions : by system.
+    """
+
+    curves: Mapping[str, Mapping[str, ScoreCurve]] = field(default_factory=dict)
+    lesions: Mapping[str, Lesions] = field(default_factory=dict)
+
+
+def read_probes(run: Path) -> Probed:
+    """Return the results of probes that are kept in a run folder; DataError names a file that isn't one."""
+    curves: dict[str, dict[str, ScoreCurve]] = {}
+    lesions: dict[str, Lesions] = {}
+    for file in sorted((run / PROBES).glob("*.json")):
+        try:
+            held = json.loads(file.read_text())
+            if held["kind"] in CURVES:
+                curves.setdefault(held["kind"], {})[held["system"]] = ScoreCurve.from_dict(held["result"])
+            elif held["kind"] == "lesions":
+                lesions[held["system"]] = Lesions.from_dict(held["result"])
+        except (ValueError, KeyError, TypeError):
+            rule = "must be whole; the probe's command makes it anew"
+            raise DataError(checks.sentence("the result of a probe", rule, "another", file)) from None
+    return Probed(curves, lesions)
+
+
+@dataclass(frozen=True)
 class Record:
     """One data set's results.
 
@@ -46,6 +85,7 @@ class Record:
     lag_sweep : or None.
     curves : identification curve by system.
     provenance : settings, versions, checksums, seeds, split with its reason: anything that JSON takes.
+    probed : what the scores depend on.
     """
 
     dataset: str
@@ -58,6 +98,7 @@ class Record:
     lag_sweep: LagSweep | None = None
     curves: Mapping[str, IdentificationCurve] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    probed: Probed = Probed()
 
     def __post_init__(self) -> None:
         for name, made in self.reconstructions.items():

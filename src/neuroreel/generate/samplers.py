@@ -79,23 +79,28 @@ def denoise(
     sampler : as of `make_sampler`; its steps are set here.
     steps : network evaluations, or pairs of them with guidance.
     guidance : w of found = silent + w (told - silent); at 1 the silent half isn't computed.
+    within : shares of the training's time, from no noise (0) to nothing else (1), between which there is guidance;
+        elsewhere w is 1 and a step costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Raises
     ------
-    ConfigError : the steps or the width of the tokens are wrong.
+    ConfigError : the steps, the width of the tokens, or the ends of `within` are wrong.
     """
     whole = isinstance(steps, int) and steps >= 1
     checks.require(whole, "steps", "must be a whole number of 1 or more", steps, error=ConfigError)
     wanted = getattr(getattr(unet, "config", None), "cross_attention_dim", tokens.shape[-1])
     rule = f"must be that of the network ({wanted})"
     checks.require(tokens.shape[-1] == wanted, "token width", rule, tokens.shape[-1], error=ConfigError)
-    guided = guidance != 1.0
-    told = torch.cat([silent.expand_as(tokens), tokens]) if guided else tokens
+    first, last = within
+    checks.require(0 <= first <= last <= 1, "within", "must be two shares that rise", within, error=ConfigError)
+    both = torch.cat([silent.expand_as(tokens), tokens]) if guidance != 1.0 else tokens
     sampler.set_timesteps(steps, device=noise.device)
+    span = sampler.config.num_train_timesteps
     x = noise * sampler.init_noise_sigma
     for t in sampler.timesteps:
+        guided = guidance != 1.0 and first <= float(t) / span <= last
         scaled = sampler.scale_model_input(x, t)
-        found = unet(torch.cat([scaled, scaled]) if guided else scaled, t, told).sample
+        found = unet(torch.cat([scaled, scaled]) if guided else scaled, t, both if guided else tokens).sample
         if guided:
             without, within = found.chunk(2)
             found = without + guidance * (within - without)

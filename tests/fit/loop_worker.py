@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroreel.core.seeds import generator
-from neuroreel.fit.loop import Arrays, Batch, LoopConfig, Progress, train
+from neuroreel.fit.loop import Arrays, Batch, LoopConfig, Player, Progress, train
 
 
 def make_net(dropout: bool = True) -> nn.Module:
@@ -30,6 +30,14 @@ def squared_error(net: nn.Module, batch: Batch) -> Tensor:
     return (net(batch["x"]) - batch["y"]).square().mean(1)
 
 
+def teacher_and_pupil() -> list[Player]:
+    """Two players with parts of their own: the first layer learns the answer, the last one the opposite."""
+    return [
+        Player("teacher", squared_error, ("0.",), rate=2.0),
+        Player("pupil", lambda net, batch: (net(batch["x"]) + batch["y"]).square().mean(1), ("3.",)),
+    ]
+
+
 def main() -> None:
     folder, *settings = sys.argv[1:]
     kill_at = int(os.environ.get("KILL_AT", "0"))
@@ -40,7 +48,8 @@ def main() -> None:
             os.kill(os.getpid(), 9)
 
     config = LoopConfig.read(None, settings)
-    trained = train(net, squared_error, make_source(), config, folder=Path(folder), on_progress=die, cpu=True)
+    loss = teacher_and_pupil() if "PLAYERS" in os.environ else squared_error
+    trained = train(net, loss, make_source(), config, folder=Path(folder), on_progress=die, cpu=True)
     if os.environ.get("RANK", "0") == "0":
         np.save(Path(folder) / "losses.npy", trained.losses)
 

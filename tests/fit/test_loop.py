@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from neuroreel.core.errors import ConfigError, DataError, NeuroreelWarning
 from neuroreel.fit.checkpoints import newest_checkpoint
-from neuroreel.fit.loop import Batch, LoopConfig, Progress, Trained, train
+from neuroreel.fit.loop import Batch, LoopConfig, Player, Progress, Trained, train
 
-from .loop_worker import make_net, make_source, squared_error
+from .loop_worker import make_net, make_source, squared_error, teacher_and_pupil
 
 WORKER = Path(__file__).with_name("loop_worker.py")
 SHORT = LoopConfig(steps=12, batch=16, rate=0.01, checkpoint_every=5, precision="float32")
@@ -49,9 +49,9 @@ def worker(folder: Path, *settings: str, processes: int = 1, **environment: str)
     return started[0].returncode, complaints[0]
 
 
-def in_process(folder: Path, settings: list[str], *, dropout: bool = True) -> Trained:
-    net = make_net(dropout)
-    return train(net, squared_error, make_source(), LoopConfig.read(None, settings), folder=folder, cpu=True)
+def in_process(folder: Path, settings: list[str], *, dropout: bool = True, players: bool = False) -> Trained:
+    net, loss = make_net(dropout), teacher_and_pupil() if players else squared_error
+    return train(net, loss, make_source(), LoopConfig.read(None, settings), folder=folder, cpu=True)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -261,3 +261,54 @@ def test_a_compiled_network_learns_the_same_and_its_checkpoint_fits_the_plain_on
     _, compiled = fit(tmp_path, net=other, compile=True)
     np.testing.assert_allclose(compiled.losses, plain.losses, rtol=1e-4)
     assert set(newest_checkpoint(tmp_path).tensors["model"]) == set(net.state_dict())  # type: ignore[union-attr]
+
+
+def test_players_learn_their_own_parts_in_turns_and_nobody_elses() -> None:
+    net, first, stood = make_net(False), make_net(False), make_net(False)
+    config = SHORT.model_copy(update={"steps": 1, "average": 0.5})
+    trained = train(net, teacher_and_pupil(), make_source(), config, cpu=True)
+    train(first, [teacher_and_pupil()[0]], make_source(), config, cpu=True)
+    assert trained.losses.shape == (1, 2)
+    torch.testing.assert_close(net[0].weight, first[0].weight, rtol=0, atol=0)  # the teacher's turn comes first
+    assert torch.equal(first[3].weight, stood[3].weight) and not torch.equal(net[3].weight, stood[3].weight)
+    assert all(value.requires_grad for value in net.parameters())
+
+
+def test_a_player_at_another_rate_steps_further_by_as_much() -> None:
+    far, near = make_net(False), make_net(False)
+    start = far[0].weight.detach().clone()
+    config = SHORT.model_copy(update={"steps": 1, "weight_decay": 0.0})
+    for net, rate in ((far, 2.0), (near, 1.0)):
+        train(net, [Player("one", squared_error, ("0.",), rate)], make_source(), config, cpu=True)
+    torch.testing.assert_close(far[0].weight - start, 2 * (near[0].weight - start), rtol=1e-3, atol=1e-7)
+
+
+def test_players_that_were_killed_go_on_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    settings = ["steps=14", "batch=32", "checkpoint_every=4", "average=0.9"]
+    assert worker(tmp_path / "killed", *settings, KILL_AT="10", PLAYERS="1")[0] == -signal.SIGKILL
+    resumed, whole = (in_process(tmp_path / name, settings, players=True) for name in ("killed", "whole"))
+    assert resumed.resumed_at == 8
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+def test_players_of_two_processes_have_the_curves_of_one(tmp_path: Path) -> None:
+    settings = ["precision=float32", "steps=8", "batch=32", "rate=0.01"]
+    code, complaint = worker(tmp_path / "two", *settings, processes=2, NO_DROPOUT="1", PLAYERS="1")
+    assert code == 0, complaint
+    one = in_process(tmp_path / "one", settings, dropout=False, players=True).losses
+    np.testing.assert_allclose(np.load(tmp_path / "two" / "losses.npy"), one, rtol=1e-5)
+
+
+def test_the_player_with_a_nan_is_named() -> None:
+    wrong = Player("pupil", lambda net, batch: net(batch["x"]).mean(1) * float("nan"), ("3.",))
+    with pytest.raises(DataError, match="loss and gradient of the pupil must be finite, got nan"):
+        train(make_net(), [teacher_and_pupil()[0], wrong], make_source(), SHORT, cpu=True)
+
+
+def test_a_player_without_parts_or_with_anothers_is_refused() -> None:
+    nothing, twice = Player("pupil", squared_error, ("7.",)), Player("pupil", squared_error, ("0.", "3."))
+    with pytest.raises(ConfigError, match=r"the pupil must learn parameters .*, got none that begins with 7\."):
+        train(make_net(), [teacher_and_pupil()[0], nothing], make_source(), SHORT, cpu=True)
+    with pytest.raises(ConfigError, match=r"the pupil must learn .*learnt by no other, got 0\.weight of the teacher"):
+        train(make_net(), [teacher_and_pupil()[0], twice], make_source(), SHORT, cpu=True)

@@ -5,6 +5,9 @@ see the same batches, and a training that was killed goes on to the very weights
 
     source = Arrays(frames)                        # or anything that keeps the protocol `Source`
     trained = train(net, loss, source, LoopConfig(steps=1000), folder=Path("fit"), on_progress=print)
+
+Several `Player`s may take turns at every step, each with its own loss and its own part of the network, as a generator
+and its discriminator do.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import importlib.util
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +48,7 @@ from neuroreel.fit.checkpoints import (
 
 Batch = dict[str, Any]
 Loss = Callable[[nn.Module, Batch], Tensor]
+_EVERYONE = "loss"
 _MAY_DIFFER = ("checkpoint_every", "keep", "compile", "log", "accumulate")
 
 
@@ -94,6 +98,24 @@ class LoopConfig(Config):
         return self.rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, self.steps - rising)))
 
 
+@dataclass(frozen=True)
+class Player:
+    """One of several that learn in turns: at each step, it lowers its own loss by its own part of the network.
+
+    Attributes
+    ----------
+    name : of its curve and its checkpointed state.
+    loss : as that of `train`.
+    parts : beginnings of the names of the parameters that it learns; all others stand still in its turn.
+    rate : its learning rate, in units of the config's.
+    """
+
+    name: str
+    loss: Loss
+    parts: tuple[str, ...] = ("",)
+    rate: float = 1.0
+
+
 class Source(Protocol):
     """Where the samples come from."""
 
@@ -134,7 +156,7 @@ class Progress:
     Attributes
     ----------
     step, steps : done, and in all.
-    loss : of the last step, over all processes.
+    loss : of the last step, over all processes; of the last player where there are several.
     rate : learning rate of the last step.
     samples_per_s : since this run began.
     eta_s : seconds left.
@@ -154,7 +176,7 @@ class Trained:
 
     Attributes
     ----------
-    losses : (steps,) of every step, those before a resume too.
+    losses : (steps,) of every step, those before a resume too; (steps, players) where there are several.
     average : the moving average of the weights by name, empty where none was asked for.
     weights : the whole network's, where it is sharded over processes (FSDP) and stays so; empty elsewhere.
     resumed_at : the step that this run went on from; 0 for none.
@@ -172,7 +194,7 @@ class Trained:
 
 def train(
     model: nn.Module,
-    loss: Loss,
+    loss: Loss | Sequence[Player],
     source: Source,
     config: LoopConfig,
     *,
@@ -186,7 +208,8 @@ def train(
 
     Parameters
     ----------
-    loss : function of the network and a batch that returns one loss per sample, (n,).
+    loss : function of the network and a batch that returns one loss per sample, (n,); or players that take their turns
+        on the samples of every step in the order given, no parameter being learnt by two of them.
     source : the samples.
     folder : for checkpoints and logs; None keeps none.
     on_progress : called after every step, by the first process only.
@@ -205,13 +228,15 @@ def train(
         A loss or gradient is NaN or infinite: the step and the samples are named and the last good checkpoint is kept.
         The GPU's memory is too small: what to lower. A checkpoint is of other settings.
     ConfigError
-        The batch can't be shared among the processes, or a setting needs a package that isn't there.
+        The batch can't be shared among the processes, a setting needs a package that isn't there, or a player has
+        nothing to learn or what another one learns.
 
     Warns
     -----
     NeuroreelWarning : the disk is full: training goes on with the last checkpoint whole, and the last one is an error.
     """
-    run = _Run(model, loss, source, config, folder, cpu, dict(facts or {}), some_unused)
+    players = (Player(_EVERYONE, loss),) if callable(loss) else tuple(loss)
+    run = _Run(model, players, source, config, folder, cpu, dict(facts or {}), some_unused or len(players) > 1)
     try:
         with torch.random.fork_rng():
             return run.train(on_progress)
@@ -228,7 +253,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        loss: Loss,
+        players: tuple[Player, ...],
         source: Source,
         config: LoopConfig,
         folder: Path | None,
@@ -236,7 +261,9 @@ class _Run:
         facts: dict[str, Any],
         some_unused: bool,
     ) -> None:
-        self.loss, self.source, self.config, self.folder = loss, source, config, folder
+        self.players, self.source, self.config, self.folder = players, source, config, folder
+        if len(players) > 1:
+            facts = facts | {"players": {player.name: player.rate for player in players}}
         self.facts = facts | {"loop": config.model_dump(mode="json", exclude=set(_MAY_DIFFER))}
         handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=some_unused)]
         log_dir = self._log_folder()
@@ -249,12 +276,16 @@ class _Run:
         self.dtype = device_dtype(config.precision, self.engine.device)
         if config.compile:
             model = cast(nn.Module, torch.compile(model))
-        optimiser = _optimiser(model, config, self.engine.device)
+        optimiser = _optimiser(model, players, config, self.engine.device)
         self.model, self.optimiser = self.engine.prepare(model, optimiser)
         self.plain = self.engine.unwrap_model(self.model, keep_torch_compile=False)
         self.names: dict[Tensor, str] = {value: name for name, value in self.plain.named_parameters()}
         self.average = {n: p.detach().clone() for p, n in self.names.items()} if config.average > 0 else {}
-        self.losses: list[float] = []
+        self.learns = {
+            player.name: [value for value, name in self.names.items() if value.requires_grad and _takes(player, name)]
+            for player in players
+        }
+        self.losses: list[Any] = []  # of every step: a number, or one for each of several players
 
     def train(self, on_progress: Callable[[Progress], None] | None) -> Trained:
         config, first = self.config, self.engine.is_main_process
@@ -263,14 +294,16 @@ class _Run:
         batches = _batches(self.source, config, begun)
         self.model.train()
         for step in range(begun, config.steps):
-            self.losses.append(self.step(step, next(batches)))
+            each = self.step(step, next(batches))
+            self.losses.append(each if len(each) > 1 else each[0])
             per_s = config.batch * (step + 1 - begun) / (time.perf_counter() - start)
             rate = config.rate_at(step)
             if self.config.log != "none":
-                self.engine.log({"loss": self.losses[-1], "rate": rate, "samples_per_s": per_s}, step=step)
+                curves = {player.name: value for player, value in zip(self.players, each, strict=True)}
+                self.engine.log(curves | {"rate": rate, "samples_per_s": per_s}, step=step)
             if on_progress is not None and first:
                 left = (config.steps - step - 1) * config.batch / per_s
-                on_progress(Progress(step + 1, config.steps, self.losses[-1], rate, per_s, left))
+                on_progress(Progress(step + 1, config.steps, each[-1], rate, per_s, left))
             due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0
             if step + 1 == config.steps or due:
                 self.save(step + 1)
@@ -286,13 +319,30 @@ class _Run:
             "bf16" if self.dtype == torch.bfloat16 else "float32",
         )
 
-    def step(self, step: int, rows: np.ndarray) -> float:
-        """Take one step on the samples of all processes and return their mean loss."""
-        config, engine = self.config, self.engine
-        seeds = generator(config.seed, "samples", step).integers(2**62, size=len(rows))
-        torch.manual_seed(int(seeds[engine.process_index]))
+    def step(self, step: int, rows: np.ndarray) -> list[float]:
+        """Let every player take a step on the samples of all processes, and return their mean losses."""
+        seeds = generator(self.config.seed, "samples", step).integers(2**62, size=len(rows))
+        torch.manual_seed(int(seeds[self.engine.process_index]))
         for group in self.optimiser.param_groups:
-            group["lr"] = config.rate_at(step)
+            group["lr"] = group["times"] * self.config.rate_at(step)
+        means = [self.turn(player, step, rows, seeds) for player in self.players]
+        if self.average:
+            decay = min(self.config.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for parameter, name in self.names.items():
+                    self.average[name].lerp_(parameter.detach(), 1 - decay)
+        return means
+
+    def turn(self, player: Player, step: int, rows: np.ndarray, seeds: np.ndarray) -> float:
+        """Take one player's step on the samples of all processes and return their mean loss.
+
+        What the others learn needs no gradient meanwhile and gets none, and AdamW leaves alone what has none: one
+        optimiser serves for all.
+        """
+        config, engine = self.config, self.engine
+        for name, values in self.learns.items():
+            for value in values:
+                value.requires_grad_(name == player.name)
         mine = np.array_split(np.arange(len(rows)), engine.num_processes)[engine.process_index]
         parts = np.array_split(mine, config.accumulate)
         losses = []
@@ -301,21 +351,16 @@ class _Run:
             wait = engine.no_sync(self.model) if number + 1 < len(parts) else nullcontext()
             with wait:
                 with torch.autocast(engine.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-                    each = self.loss(self.model, batch)
+                    each = player.loss(self.model, batch)
                 engine.backward(each.float().mean() / len(parts))
             losses.append(each.detach().float())
         every = engine.gather(torch.cat(losses))
         mean = float(every.mean())
         norm = self._clip()
         if not (math.isfinite(mean) and math.isfinite(norm)):
-            self._stop(step, rows, every, norm)
+            self._stop(player, step, rows, every, norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        if self.average:
-            decay = min(config.average, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for parameter, name in self.names.items():
-                    self.average[name].lerp_(parameter.detach(), 1 - decay)
         return mean
 
     def _clip(self) -> float:
@@ -323,16 +368,16 @@ class _Run:
         norm = self.engine.clip_grad_norm_(self.model.parameters(), limit)
         return float(whole(norm)) if norm is not None else 0.0
 
-    def _stop(self, step: int, rows: np.ndarray, losses: Tensor, norm: float) -> None:
-        """Raise the sentence that names the step and the samples."""
+    def _stop(self, player: Player, step: int, rows: np.ndarray, losses: Tensor, norm: float) -> None:
+        """Raise the sentence that names the step and the samples, and whose turn it was where there are several."""
+        whose = f" of the {player.name}" if len(self.players) > 1 else ""
         bad = [int(row) for row, value in zip(rows, losses.tolist(), strict=True) if not math.isfinite(value)]
         got = f"{float(losses.mean())}" if bad else f"{float(losses.mean()):.4g} with a gradient of {norm}"
         listed = bad or [int(row) for row in rows]
         samples = ", ".join(str(row) for row in listed[:8]) + (", ..." if len(listed) > 8 else "")
         last = max((path.name for path in self.folder.glob("step-*")), default="none") if self.folder else "none"
-        raise DataError(
-            f"loss and gradient must be finite, got {got} (step {step + 1}, samples {samples}; last checkpoint: {last})"
-        )
+        where = f"step {step + 1}, samples {samples}; last checkpoint: {last}"
+        raise DataError(f"loss and gradient{whose} must be finite, got {got} ({where})")
 
     def save(self, step: int) -> None:
         """Write a checkpoint; a full disk is a warning unless the training is at its end."""
@@ -371,7 +416,7 @@ class _Run:
         fill_optimiser(self.optimiser.optimizer, found.tensors["optimiser"], self.names)
         for name, value in found.tensors.get("average", {}).items():
             self.average[name] = sharded(value.to(self.engine.device), self.average[name])
-        self.losses = [float(value) for value in found.facts["losses"]]
+        self.losses = list(found.facts["losses"])
 
     def _log_folder(self) -> str | None:
         if self.config.log == "none":
@@ -397,6 +442,8 @@ class _Run:
         checks.require(version == 2, "fsdp_version", "must be 2", version, error=ConfigError)
 
     def close(self) -> None:
+        for value in (value for own in self.learns.values() for value in own):
+            value.requires_grad_(True)
         if self.config.log != "none":
             self.engine.end_training()
 
@@ -410,15 +457,31 @@ def _batches(source: Source, config: LoopConfig, begun: int) -> Iterator[np.ndar
         step, number = step + len(batches), number + 1
 
 
-def _optimiser(model: nn.Module, config: LoopConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Return AdamW, fused where there is such a kernel."""
-    known = [value for value in model.parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for value in known if value.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [value for value in known if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+def _optimiser(
+    model: nn.Module, players: tuple[Player, ...], config: LoopConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """Return AdamW of all that the players learn, fused where there is such a kernel."""
+    groups: list[dict[str, Any]] = []
+    owner: dict[str, str] = {}
+    for player in players:
+        own = {n: p for n, p in model.named_parameters() if p.requires_grad and _takes(player, n)}
+        rule = "must learn parameters that are there, each learnt by no other"
+        taken = next((f"{name} of the {owner[name]}" for name in own if name in owner), None)
+        got = taken or (None if own else f"none that begins with {' or '.join(player.parts)}")
+        checks.require(got is None, f"the {player.name}", rule, got, error=ConfigError)
+        owner |= dict.fromkeys(own, player.name)
+        many, one = [p for p in own.values() if p.ndim > 1], [p for p in own.values() if p.ndim <= 1]
+        groups += [
+            {"params": values, "weight_decay": decay, "times": player.rate}
+            for values, decay in ((many, config.weight_decay), (one, 0.0))
+            if values
+        ]
     return torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, fused=device.type in ("cpu", "cuda"))
+
+
+def _takes(player: Player, name: str) -> bool:
+    """Tell whether a parameter is of a player's part; a compiled network has a word before its names."""
+    return name.removeprefix("_orig_mod.").startswith(player.parts)
 
 
 def device_dtype(precision: str, device: torch.device) -> torch.dtype:

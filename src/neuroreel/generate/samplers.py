@@ -67,7 +67,15 @@ def window_noise(samples: Samples, shape: Sequence[int], seed: int, name: str = 
 
 @torch.no_grad()
 def denoise(
-    unet: Any, noise: Tensor, tokens: Tensor, silent: Tensor, sampler: Any, *, steps: int = 25, guidance: float = 3.0
+    unet: Any,
+    noise: Tensor,
+    tokens: Tensor,
+    silent: Tensor,
+    sampler: Any,
+    *,
+    steps: int = 25,
+    guidance: float = 3.0,
+    within: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """Return latents made from noise of their shape: (n, channels, h, w), or (n, channels, frames, h, w) of clips.
 

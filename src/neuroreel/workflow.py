@@ -13,7 +13,7 @@ A run folder holds
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -29,6 +29,7 @@ from neuroreel.core.scores import IdentificationCurve, LagSweep, Scores, ScoreTa
 from neuroreel.core.sets import Cut, Segment, Split, TestSet, TrainingSet, Window, read_split
 from neuroreel.core.store import read_store, store_table
 from neuroreel.core.system import RunFolder, System, versions
+from neuroreel.core.training import TrainingLog
 from neuroreel.core.types import Dataset, Reconstruction, Recording, Run, Samples
 from neuroreel.fit.ridge import predict_ridge, solve_ridge_cv
 from neuroreel.metrics.backbones import WORLD, WORLD_ROLES, open_backbones
@@ -386,11 +387,18 @@ def make_record(
         lag_sweep=sweep(sets, config.seed),
         curves=identification_curves(made, sets.test.truth, config.seed),
         probed=Probed() if out is None else read_probes(out),
+        trainings={} if out is None else read_trainings(out, systems),
         provenance=provenance,
     )
 
 
 def evaluate_systems(
+def read_trainings(out: Path, systems: Iterable[str]) -> dict[str, TrainingLog]:
+    """Return the logs that systems of a run folder kept of their training."""
+    found = {name: TrainingLog.load(out / "systems" / name / "log") for name in systems}
+    return {name: log for name, log in found.items() if log is not None}
+
+
     systems: Mapping[str, System],
     sets: Sets,
     config: RunConfig,

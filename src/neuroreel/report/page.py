@@ -22,6 +22,7 @@ from neuroreel.report.probe_figures import curve_picture, lesions_picture
 from neuroreel.report.record import CURVES, Record
 
 HEADLINE = ("identification:pairwise", "category-accuracy", "frame-correlation")
+from neuroreel.report.training_figures import curves_picture, samples_picture
 PLACES = (
     "contact_sheet",
     "best_to_worst",
@@ -40,6 +41,8 @@ PLACES = (
 CHANCE_WORDS = {
     "shuffled": "answers to other clips",
     "train-marginal": "the average of the training clips",
+    "training_curves",
+    "training_samples",
     "mean-brain": "the mean brain, through the system",
     "noise": "noise in place of the brain, through the system",
     "nearest-train": "the training clip nearest in time",
@@ -231,6 +234,9 @@ def make_section(record: Record, anchor: str, colours: Mapping[str, str]) -> Sec
     return section
 
 
+    for place, (name, log) in enumerate(record.trainings.items(), start=1):
+        _keep(section, curves_picture(name, log, f"training_curves_{place}"))
+        _keep(section, samples_picture(name, log, f"training_samples_{place}"))
 def headline_variant(record: Record) -> str | None:
     """Return the variant that the headline and the choice of the best system go by."""
     known = record.table.variants

@@ -14,6 +14,7 @@ from neuroreel.core import checks
 from neuroreel.core.errors import DataError
 from neuroreel.core.scores import IdentificationCurve, LagSweep, Lesions, ScoreCurve, ScoreTable
 from neuroreel.core.types import Reconstruction, Samples, Space
+from neuroreel.core.training import TrainingLog
 
 PROBES = "probes"
 """Folder of a run in which the results of probes are kept."""
@@ -88,6 +89,7 @@ class Record:
     probed : what the scores depend on.
     """
 
+    trainings : how a system was trained, by system, where it kept a log.
     dataset: str
     subject: str
     truth: Samples
@@ -102,6 +104,7 @@ class Record:
 
     def __post_init__(self) -> None:
         for name, made in self.reconstructions.items():
+    trainings: Mapping[str, TrainingLog] = field(default_factory=dict)
             if made.clips is not None:
                 checks.same_length(f"clips of {name}", len(made.clips), "test clips", len(self.truth))
         for each in self.voxel_maps:

@@ -66,3 +66,45 @@ def write_stable_diffusion(folder: Path, *, side: int = 16, width: int = 16, pre
         )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def write_clip(folder: Path, *, side: int = 16, dim: int = 12) -> Path:
+    """Write a CLIPModel with the tokenizer of single letters and its way of scaling pictures of `side` pixels."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    write_tokenizer(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    common = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = common | ids | {"vocab_size": len(tokenizer), "max_position_embeddings": 8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vision = common | {"image_size": side, "patch_size": 8}
+        net = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=dim))
+    net.save_pretrained(folder)
+    sides = {"height": side, "width": side}
+    CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=sides).save_pretrained(folder)
+    return folder
+
+
+def write_blip(folder: Path, words: tuple[str, ...] = ("a", "circle", "square", "stripe")) -> Path:
+    """Write a BlipForConditionalGeneration of few words, whose captions depend on the picture."""
+    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil
+
+    folder.mkdir(parents=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    numbers = {word: i for i, word in enumerate(vocabulary)}
+    BertTokenizer(vocab=numbers, bos_token="[DEC]").save_pretrained(folder)
+    common = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = common | {"vocab_size": len(vocabulary), "encoder_hidden_size": 16, "max_position_embeddings": 32}
+    text |= {"bos_token_id": 5, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0, "initializer_range": 1.0}
+    vision = common | {"image_size": 16, "patch_size": 8, "initializer_range": 1.0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = BlipForConditionalGeneration(
+            BlipConfig(text_config=text, vision_config=vision, projection_dim=8, image_text_hidden_size=16)
+        )
+    net.save_pretrained(folder)
+    BlipImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
 from neuroreel.fit.loop import Batch, in_batches
+from neuroreel.fit.losses import apart
 
 TUNED = ("attn2", "norm2", "time_embedding", "add_embedding")
 """Names of the layers that are tuned: cross-attention, the norm before it, and the conditioning on time."""
@@ -171,12 +172,6 @@ class Together(nn.Module):
         if wanted is not None and self.near > 0:
             wrong = wrong + self.near * apart(tokens, wanted)
         return wrong
-
-
-def apart(tokens: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean squared distance (n,) of tokens from wanted ones (n, count, width), 0 where those are NaN."""
-    known = ~wanted.isnan().flatten(1).any(1)
-    return (tokens.float() - wanted.nan_to_num()).square().flatten(1).mean(1) * known
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.core.sets import resize
 from neuroreel.nets.pretrained import quiet
 
 if TYPE_CHECKING:
@@ -189,6 +190,24 @@ class LatentGenerator:
         with torch.no_grad():
             parts = [to_frames(self.autoencoder.decode(part).sample) for part in latents.split(batch)]
         return np.concatenate(parts)
+
+    @cached_property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of a picture."""
+        config = self.unet.config
+        return int(config.in_channels), int(config.sample_size), int(config.sample_size)
+
+    def encode_clips(self, clips: np.ndarray) -> Tensor:
+        """Return the latents of clips (n, frames, h, w, 3) uint8 of any size, (n, frames, channels, h', w')."""
+        checks.dimensions("clips", clips, ("n", "frames", "height", "width", "rgb"))
+        n, frames = clips.shape[:2]
+        flat = resize(clips.reshape(n * frames, *clips.shape[2:]), self.side, self.side)
+        return self.encode(flat).unflatten(0, (n, frames))
+
+    def decode_clips(self, latents: Tensor) -> np.ndarray:
+        """Return the clips of latents (n, channels, frames, h, w), (n, frames, factor h, factor w, 3) uint8."""
+        frames = self.decode(latents.transpose(1, 2).flatten(0, 1))
+        return frames.reshape(len(latents), latents.shape[2], *frames.shape[1:])
 
     @property
     def _scaling(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,18 +30,6 @@ PICTURE_PARTS = ("scheduler", "tokenizer", "text_encoder", "vae", "unet")
 """What is needed of the world's weights to show what a caption says."""
 
 
-class ImageText(Protocol):
-    """A model that has pictures and text in one space."""
-
-    def embed_text(self, captions: Sequence[str]) -> Tensor:
-        """Return embeddings (n, dim) of length 1."""
-        ...
-
-    def embed_images(self, frames: np.ndarray) -> Tensor:
-        """Return embeddings (n, dim) of length 1 of frames (n, h, w, 3) uint8."""
-        ...
-
-
 def open_generator(name: str) -> LatentGenerator:
     """Return the latent diffusion model of a name.
 
@@ -58,7 +46,7 @@ def open_generator(name: str) -> LatentGenerator:
     return made
 
 
-def open_image_text(name: str) -> ImageText:
+def open_image_text(name: str) -> WorldClip | PublishedClip:
     """Return the CLIP of a name, which isn't trained.
 
     Raises

@@ -159,13 +159,13 @@ class MindVis:
             return Reconstruction(np.zeros((0, *self.shape_), np.uint8))
         tokens = self.net_.encoder.tokens(bold.brain)
         return Reconstruction(
-            self._show(self.draw(tokens, window_noise(bold, self._latent_shape(), self.seed_))), drawn=1
+            self._show(self.draw(tokens, window_noise(bold, self.generator_.latent_shape, self.seed_))), drawn=1
         )
 
     def samples(self, bold: Samples, count: int) -> np.ndarray:
         """Return several pictures of every window from different noise, (n, count, side, side, 3) uint8."""
         tokens = self.net_.encoder.tokens(bold.brain)
-        shape, seed = self._latent_shape(), self.seed_
+        shape, seed = self.generator_.latent_shape, self.seed_
         drawn = [self.draw(tokens, window_noise(bold, shape, seed, str(number))) for number in range(count)]
         return np.stack(drawn, 1)
 
@@ -176,10 +176,11 @@ class MindVis:
         captions = [str(text) for text in truth.caption]
         if generator_.reads and all(captions):
             untuned = open_generator(self.config.generator)
-            noise = window_noise(truth, self._latent_shape(), self.seed_)
+            noise = window_noise(truth, self.generator_.latent_shape, self.seed_)
             return Reconstruction(self._show(self.draw(untuned.tokens(captions), noise, untuned.unet)))
-        frames = truth.clips[:, truth.clips.shape[1] // 2]
-        return Reconstruction(self._show(generator_.decode(generator_.encode(self._fit_size(frames)))))
+        middle = truth.clips.shape[1] // 2
+        latents = generator_.encode_clips(truth.clips[:, middle : middle + 1])
+        return Reconstruction(self._show(generator_.decode(latents[:, 0])))
 
     def draw(self, tokens: Tensor, noise: Tensor, unet: Any = None) -> np.ndarray:
         """Return the pictures (n, side, side, 3) uint8 that tokens (n, count, width) make of noise (n, c, h, w)."""
@@ -274,9 +275,7 @@ class MindVis:
     def _pairs(self, samples: Samples) -> Pairs:
         """Return windows with the latents of all frames, and the captions' tokens where they are to be near those."""
         assert samples.clips is not None
-        n, frames = samples.clips.shape[:2]
-        flat = samples.clips.reshape(n * frames, *samples.clips.shape[2:])
-        latents = self.generator_.encode(self._fit_size(flat)).unflatten(0, (n, frames))
+        latents = self.generator_.encode_clips(samples.clips)
         wanted = None
         captions = [str(text) for text in samples.caption]
         if self.config.near > 0 and self.generator_.reads and any(captions):
@@ -286,15 +285,6 @@ class MindVis:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Sizes
-
-    def _latent_shape(self) -> tuple[int, int, int]:
-        config = self.generator_.unet.config
-        side = int(config.sample_size)
-        return int(config.in_channels), side, side
-
-    def _fit_size(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames in the size that the generator knows."""
-        return resize(frames, self.generator_.side, self.generator_.side)
 
     def _show(self, pictures: np.ndarray) -> np.ndarray:
         """Return pictures (n, side, side, 3) in the shape of the training clips, one for all frames."""

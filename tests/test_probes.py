@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.generate.small_generators import write_stable_diffusion
 
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.scores import Lesions, ScoreCurve
@@ -10,7 +11,18 @@ from neuroreel.core.sets import TestSet, TrainingSet, Window
 from neuroreel.core.store import write_store
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Dataset, Recording, Run, Space, Video
-from neuroreel.probes import Prober, bottleneck, components_of, lesions, minutes, probe_run, reduced, repeats, shortened
+from neuroreel.probes import (
+    Prober,
+    attention_run,
+    bottleneck,
+    components_of,
+    lesions,
+    minutes,
+    probe_run,
+    reduced,
+    repeats,
+    shortened,
+)
 from neuroreel.report.record import read_probes
 from neuroreel.systems import find_system
 from neuroreel.workflow import RunConfig, fit_systems, load_systems, make_sets, report_run
@@ -160,3 +172,31 @@ def test_what_cannot_be_probed_is_one_sentence(run: Path) -> None:
         probe_run(run, "bottleneck", metric="nothing")
     with pytest.raises(DataError, match=r"^embed\['image-text'\] must be a network.*\(clip-similarity\)$"):
         probe_run(run, "bottleneck", systems=["mean-frame"], metric="clip-similarity", points=[1])
+
+
+def test_where_an_encoder_looks_is_kept_by_stage_beside_that_of_shuffled_pairs(tmp_path: Path) -> None:
+    folder = write_stable_diffusion(tmp_path / "generator")
+    store = write_store(tmp_path / "planted.zarr", make_dataset())
+    sizes = "{patch=4, dim=16, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2, factors=0}"
+    few = "{steps=2, batch=16}"
+    settings = [f"generator={str(folder)!r}", f"masked={sizes}", f"pretraining={few}", f"tuning={few}", "steps=2"]
+    fit_systems(
+        store, ["mind-vis", "mean-frame"], tmp_path / "run", RunConfig(seed=1), overrides={"mind-vis": settings}
+    )
+    maps = attention_run(tmp_path / "run")["mind-vis"]
+    assert list(maps.stages) == list(maps.shuffled) == ["masked modelling", "fitted"]
+    assert maps.layers == (0, 1) and all(np.allclose(one.mean(1), 1, rtol=1e-4) for one in maps.stages.values())
+    assert np.array_equal(maps.stages["masked modelling"], maps.shuffled["masked modelling"])  # no pairs are seen
+    assert not np.array_equal(maps.stages["fitted"], maps.shuffled["fitted"])
+    assert np.array_equal(read_probes(tmp_path / "run").attention["mind-vis"].stages["fitted"], maps.stages["fitted"])
+    assert (tmp_path / "run" / "probes" / "attention_regions-mind-vis.png").is_file()
+    with pytest.raises(ConfigError, match=r"^system mean-frame must have a masked encoder \(brain_\), got MeanFrame"):
+        attention_run(tmp_path / "run", systems=["mean-frame"])
+
+
+def test_shuffled_pairs_are_the_same_brains_beside_other_clips() -> None:
+    train = make_sets(make_dataset(), RunConfig()).train
+    torn = train.shuffled(0).samples
+    assert np.array_equal(np.sort(torn.brain.sum((1, 2))), np.sort(train.samples.brain.sum((1, 2))))
+    assert not (torn.brain == train.samples.brain).all((1, 2)).any()
+    assert np.array_equal(torn.clips, train.samples.clips) and np.array_equal(torn.block, train.samples.block)

@@ -289,6 +289,29 @@ def curve(
     _probe(run, wanted, system, metric, settings, as_json)
 
 
+@app.command()
+def attention(
+    run: Annotated[Path, typer.Argument(help="A run folder that `fit` wrote.")],
+    system: Probed = None,
+    layer: Annotated[
+        list[int] | None,
+        typer.Option(help="A block of the encoder, from 0; may be repeated. First, middle, last else."),
+    ] = None,
+    shuffled: Annotated[bool, typer.Option(help="Fit again on shuffled pairs, whose maps stand beside.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Map where the masked encoder of systems looks, by stage of the fit; the report then shows it."""
+    from neuroreel.core.attention import regions_or_networks
+    from neuroreel.probes import attention_run
+    from neuroreel.workflow import open_run
+
+    with _progress(as_json) as say:
+        found = attention_run(run, systems=system or (), layers=layer or (), shuffled=shuffled, progress=say)
+    regions = regions_or_networks(open_run(run)[0].train.samples.space.rois)
+    facts = {name: {"layers": maps.layers, **maps.by_region(regions)} for name, maps in found.items()}
+    _done(as_json, f"Maps and figures are in {(run / 'probes').resolve()}", facts)
+
+
 @datasets_app.command("list")
 def list_datasets(as_json: AsJson = False) -> None:
     """List the data sets that are known by name."""
@@ -436,7 +459,8 @@ def _print_table(dataset: str, table: ScoreTable, as_json: bool) -> None:
             numbers = score.to_dict()
             interval = f"{_number(numbers['low'])} to {_number(numbers['high'])}"
             cells = [_number(numbers[key]) for key in ("value", "chance", "ceiling", "normalised", "p")]
-            shown.add_row(system if number == 0 else "", variant, cells[0], interval, *cells[1:])
+            mode = f" ({numbers['mode']})" if numbers.get("mode") else ""
+            shown.add_row(system + mode if number == 0 else "", variant, cells[0], interval, *cells[1:])
             for control, value in score.controls.items():
                 shown.add_row("", f"  the same, {control}", _number(value), *[""] * 5, style="dim")
         shown.add_section()

@@ -6,11 +6,12 @@ Each probe asks one system of a run folder again with less, fitted anew where th
     lesions      without each region, and with it alone
     minutes      with a share of every training run
     repeats      with fewer repeats of the test, the system as it was fitted
+    attention    where the masked encoder looks, beside one fitted on shuffled pairs
 
 Every point is kept in the run folder as soon as it is measured, so that a probe that was stopped goes on:
 
     probes/KIND/SYSTEM/POINT-CHECKSUM.json    the score of one point
-    probes/KIND-SYSTEM.json                   the result, which the report shows
+    probes/KIND-SYSTEM.json                   the result, which the report shows (attention-SYSTEM.npz: maps)
     probes/KIND-SYSTEM.png                    its figure
 """
 
@@ -28,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neuroreel.core import checks
+from neuroreel.core.attention import AttentionMaps, regions_or_networks
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.files import atomic, write_text
 from neuroreel.core.scores import Lesions, ScoreCurve, Scores
@@ -39,6 +41,7 @@ from neuroreel.metrics.chance import nearest_train, train_marginal
 from neuroreel.metrics.embedded import Embed
 from neuroreel.metrics.table import evaluate
 from neuroreel.preprocess.components import Components
+from neuroreel.report.attention_figures import attention_pictures
 from neuroreel.report.figures import system_colours
 from neuroreel.report.probe_figures import curve_picture, lesions_picture
 from neuroreel.report.record import PROBES
@@ -286,8 +289,7 @@ class Prober:
         return next(iter(table.rows[self.name].values()))
 
     def _kept(self, point: str, fit: Callable[[Path], System], train: Samples, test: TestSet) -> Scores:
-        if self.progress is not None:
-            self.progress(f"{self.name}: {point}")
+        _say(self.progress, f"{self.name}: {point}")
         if self.folder is None:
             return self.score(fit(Path()), train, test)
         facts = {
@@ -367,6 +369,69 @@ def probe_run(
         found[name] = _probe(kind, prober, system, sets, config, points)
         _write(run / PROBES, kind, name, found[name])
     return found
+
+
+def attention_run(
+    run: Path,
+    *,
+    systems: Sequence[str] = (),
+    layers: Sequence[int] = (),
+    shuffled: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, AttentionMaps]:
+    """Map where the encoders of systems of a run folder look, and keep maps and figures in it; return them by system.
+
+    Parameters
+    ----------
+    run : a folder that `fit` wrote.
+    systems : names; all of the folder that have a masked encoder unless given.
+    layers : numbers of the encoder's blocks; the first, the middle and the last one unless given.
+    shuffled : fit each system again on shuffled pairs of brain and clip, whose maps stand beside.
+
+    Raises
+    ------
+    ConfigError : no system, or a named one, has a masked encoder. Else as in the system's `fit`.
+    """
+    from neuroreel.brain.interpretation import Attending, attention_maps
+
+    sets, config = open_run(run)
+    fitted = load_systems(run)
+    for name in systems:
+        checks.one_of("system", name, fitted, run)
+    chosen: dict[str, Attending] = {}
+    for name in systems or fitted:
+        system = fitted[name]
+        if isinstance(system, Attending):
+            chosen[name] = system
+        rule = "must have a masked encoder (brain_)"
+        there = name in chosen or not systems
+        checks.require(there, f"system {name}", rule, type(system).__name__, run, ConfigError)
+    rule = "must include one with a masked encoder"
+    checks.require(bool(chosen), "systems", rule, ", ".join(fitted), run, ConfigError)
+    found, windows = {}, sets.test.brain.brain
+    for name, attending in chosen.items():
+        _say(progress, f"{name}: attention")
+        maps = attention_maps(attending, run / "systems" / name / "log", windows, layers)
+        if shuffled:
+            _say(progress, f"{name}: fitting on shuffled pairs")
+            log = run / PROBES / "attention" / name
+            kind = type(fitted[name])
+            twin = kind(fitted[name].config).fit(sets.train.shuffled(config.seed), run=RunFolder(log, seed=config.seed))
+            assert isinstance(twin, Attending)
+            maps = replace(maps, shuffled=attention_maps(twin, log, windows, layers).stages)
+        maps.save(run / PROBES / f"attention-{name}.npz")
+        shutil.rmtree(run / PROBES / "attention" / name, ignore_errors=True)
+        regions = regions_or_networks(sets.train.samples.space.rois)
+        for drawn in attention_pictures(name, sets.train.samples.space, maps, regions)[0]:
+            with atomic(run / PROBES / f"{drawn.name.rpartition('_')[0]}-{name}.png") as partial_file:
+                partial_file.write_bytes(drawn.png)
+        found[name] = maps
+    return found
+
+
+def _say(progress: Progress | None, text: str) -> None:
+    if progress is not None:
+        progress(text)
 
 
 def _probe(

@@ -281,6 +281,7 @@ def fit_systems(
         (out / "reconstructions" / f"{name}.npz").unlink(missing_ok=True)
         for probe in (*CURVES, "lesions"):
             (out / PROBES / f"{probe}-{name}.json").unlink(missing_ok=True)
+        (out / PROBES / f"attention-{name}.npz").unlink(missing_ok=True)
     return out
 
 
@@ -386,19 +387,19 @@ def make_record(
         voxel_maps=voxel_scores(sets),
         lag_sweep=sweep(sets, config.seed),
         curves=identification_curves(made, sets.test.truth, config.seed),
-        probed=Probed() if out is None else read_probes(out),
         trainings={} if out is None else read_trainings(out, systems),
+        probed=Probed() if out is None else read_probes(out),
         provenance=provenance,
     )
 
 
-def evaluate_systems(
 def read_trainings(out: Path, systems: Iterable[str]) -> dict[str, TrainingLog]:
     """Return the logs that systems of a run folder kept of their training."""
     found = {name: TrainingLog.load(out / "systems" / name / "log") for name in systems}
     return {name: log for name, log in found.items() if log is not None}
 
 
+def evaluate_systems(
     systems: Mapping[str, System],
     sets: Sets,
     config: RunConfig,
@@ -597,6 +598,7 @@ def _reconstruct(out: Path | None, name: str, system: System, sets: Sets, progre
             "categories": np.array(made.categories),
             "drawn": made.drawn,
             "chosen_by": made.chosen_by,
+            "mode": made.mode,
         }
         arrays |= {key: getattr(made, key) for key in ("clips", "probabilities") if getattr(made, key) is not None}
         with atomic(file) as partial, partial.open("wb") as stream:
@@ -612,6 +614,7 @@ def _read_reconstruction(file: Path) -> Reconstruction:
             categories=tuple(str(name) for name in held["categories"]),
             drawn=int(held["drawn"]),
             chosen_by=str(held["chosen_by"]),
+            mode=str(held.get("mode", "")),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from pydantic import Field
 
+from neuroreel.brain.interpretation import keep_stage
 from neuroreel.brain.masked import MaskedBrain
 from neuroreel.brain.patches import places_mm
 from neuroreel.brain.stream import Moments, StreamRun, memory_runs, store_runs
@@ -97,8 +98,9 @@ def begin_brain(
 ) -> MaskedBrain:
     """Return the encoder that a system begins with, after masked modelling on its training runs.
 
-    `masked.json` tells of it. Every repeat counts by itself. The volumes of a window are those of the training set, and
-    patches are taken in order where the place of the voxels isn't known.
+    `masked.json` tells of it, and the encoder is kept as the fit's first stage (`brain.interpretation`). Every repeat
+    counts by itself. The volumes of a window are those of the training set, and patches are taken in order where the
+    place of the voxels isn't known.
 
     Parameters
     ----------
@@ -133,6 +135,7 @@ def begin_brain(
     folder = run.file("masked/losses.json").parent
     done = brain.fit(runs, spaces, loop=loop, folder=folder, cpu=run.device == "cpu")
     run.record("masked.json", {"losses": thinned(done.losses), "samples_per_s": done.samples_per_s})
+    keep_stage(brain, run, "masked modelling")
     return brain
 
 

@@ -23,6 +23,7 @@ from neuroreel.core import checks
 from neuroreel.core.clock import to_samples
 from neuroreel.core.config import Config
 from neuroreel.core.errors import DataError, LeakageError
+from neuroreel.core.seeds import generator
 from neuroreel.core.types import PER_CLIP, Bold, Event, Recording, Run, Samples, Video
 
 HRF_S = 12.0  # the least gap between a training and a test volume
@@ -183,6 +184,23 @@ class TrainingSet:
     def take(self, rows: np.ndarray) -> TrainingSet:
         """Return the training set of the given samples, for example at a smaller share of the data."""
         return replace(self, samples=self.samples.take(rows), key=_FROM_A_SPLIT)
+
+    def shuffled(self, seed: int) -> TrainingSet:
+        """Return the training set with every brain window beside the clip of another: a control that learns nothing.
+
+        Brains and clips are all still there; the runs stay as they are.
+
+        Raises
+        ------
+        DataError
+            If there are fewer than two samples.
+        """
+        n = len(self.samples)
+        checks.require(n > 1, "samples", "must be 2 or more to be shuffled", n)
+        order = generator(seed, "shuffled-pairs").permutation(n)
+        other = np.empty(n, dtype=int)
+        other[order] = np.roll(order, 1)  # one cycle: none keeps its own
+        return replace(self, samples=replace(self.samples, brain=self.samples.brain[other]), key=_FROM_A_SPLIT)
 
 
 @dataclass(frozen=True)

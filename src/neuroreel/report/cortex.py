@@ -6,6 +6,7 @@ surface of 20,000 faces then takes a tenth of a second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -161,6 +162,22 @@ def draw_surface(
     axes.set_aspect("equal")
     axes.autoscale_view()
     axes.set_axis_off()
+
+
+def look_closer(column: Sequence[Axes]) -> None:
+    """Show of each surface in a column the square where the first one is in colour."""
+    drawn = column[0].collections[0]
+    colours = np.asarray(drawn.get_facecolor())[:, :3]
+    coloured = np.flatnonzero(np.ptp(colours, axis=1) > 0.03)
+    if not len(coloured):
+        return
+    paths = list(drawn.get_paths())
+    corners = np.concatenate([np.asarray(paths[number].vertices) for number in coloured])
+    low, high = np.percentile(corners, 1, axis=0), np.percentile(corners, 99, axis=0)
+    middle, half = (low + high) / 2, 0.62 * float((high - low).max())
+    for axes in column:
+        axes.set_xlim(middle[0] - half, middle[0] + half)
+        axes.set_ylim(middle[1] - half, middle[1] + half)
 
 
 def _in_slices(space: Space, chart: VoxelMap, name: str) -> Picture:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from neuroreel.core import checks
 from neuroreel.core.types import Space
-from neuroreel.report.cortex import draw_surface, load_surfaces, on_vertices
+from neuroreel.report.cortex import draw_surface, load_surfaces, look_closer, on_vertices
 from neuroreel.report.figures import COLOURS, SOFT, STYLE, Picture, colour_bar, new_figure, picture, short, side_legend
 
 VIEWS = tuple((view, letter) for view in ("posterior", "medial", "ventral") for letter in "LR")
@@ -47,7 +46,7 @@ def recovery_picture(
                 shown = on_vertices(space, values, letter, len(surfaces[letter].coordinates))
                 draw_surface(axes, surfaces[letter], shown, view, letter, norm, cmap)
         for column in grid.T:
-            _look_closer(column)
+            look_closer(column)
         for row, label in zip(grid, rows, strict=True):
             row[0].text(-0.04, 0.5, label, rotation=90, va="center", ha="right", transform=row[0].transAxes)
         for axes, (view, letter) in zip(grid[0], VIEWS, strict=True):
@@ -62,22 +61,6 @@ def recovery_picture(
             "noise of a voxel's own can't be.",
             f"Three rows of inflated cortex: true activity, what was seen, and what was recovered; r = {r:.2f}.",
         ), ""
-
-
-def _look_closer(column: Sequence[Axes]) -> None:
-    """Show of each surface in a column the square where the first one is in colour."""
-    drawn = column[0].collections[0]
-    colours = np.asarray(drawn.get_facecolor())[:, :3]
-    coloured = np.flatnonzero(np.ptp(colours, axis=1) > 0.03)
-    if not len(coloured):
-        return
-    paths = list(drawn.get_paths())
-    corners = np.concatenate([np.asarray(paths[number].vertices) for number in coloured])
-    low, high = np.percentile(corners, 1, axis=0), np.percentile(corners, 99, axis=0)
-    middle, half = (low + high) / 2, 0.62 * float((high - low).max())
-    for axes in column:
-        axes.set_xlim(middle[0] - half, middle[0] + half)
-        axes.set_ylim(middle[1] - half, middle[1] + half)
 
 
 def loss_picture(curves: Mapping[str, np.ndarray], name: str = "masked_losses", window: int = 50) -> Picture:

@@ -12,17 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from neuroreel.core import checks
+from neuroreel.core.attention import regions_or_networks
 from neuroreel.core.files import atomic, write_text
 from neuroreel.core.scores import ScoreCurve, Scores
 from neuroreel.core.video import write_video
 from neuroreel.report import cortex, figures
+from neuroreel.report.attention_figures import attention_pictures
 from neuroreel.report.figures import Picture
 from neuroreel.report.montage import Montage, make_montage
 from neuroreel.report.probe_figures import curve_picture, lesions_picture
 from neuroreel.report.record import CURVES, Record
+from neuroreel.report.training_figures import curves_picture, samples_picture
 
 HEADLINE = ("identification:pairwise", "category-accuracy", "frame-correlation")
-from neuroreel.report.training_figures import curves_picture, samples_picture
 PLACES = (
     "contact_sheet",
     "best_to_worst",
@@ -35,14 +37,16 @@ PLACES = (
     "lesions",
     "minutes",
     "repeats",
+    "attention_map",
+    "attention_regions",
     "confusion",
     "regions",
+    "training_curves",
+    "training_samples",
 )
 CHANCE_WORDS = {
     "shuffled": "answers to other clips",
     "train-marginal": "the average of the training clips",
-    "training_curves",
-    "training_samples",
     "mean-brain": "the mean brain, through the system",
     "noise": "noise in place of the brain, through the system",
     "nearest-train": "the training clip nearest in time",
@@ -230,13 +234,13 @@ def make_section(record: Record, anchor: str, colours: Mapping[str, str]) -> Sec
         drawn, reason = cortex.voxel_picture(record.space, chart, f"voxels_{place}")
         _keep(section, drawn, f"map of {chart.title}", reason)
         _keep(section, cortex.roi_picture(record.space, chart, f"regions_{place}"))
+    for place, (name, log) in enumerate(record.trainings.items(), start=1):
+        _keep(section, curves_picture(name, log, f"training_curves_{place}"))
+        _keep(section, samples_picture(name, log, f"training_samples_{place}"))
     section.pictures.sort(key=lambda each: PLACES.index(re.sub(r"_\d+$", "", each.name)))
     return section
 
 
-    for place, (name, log) in enumerate(record.trainings.items(), start=1):
-        _keep(section, curves_picture(name, log, f"training_curves_{place}"))
-        _keep(section, samples_picture(name, log, f"training_samples_{place}"))
 def headline_variant(record: Record) -> str | None:
     """Return the variant that the headline and the choice of the best system go by."""
     known = record.table.variants
@@ -437,6 +441,11 @@ def _keep_probes(section: Section, colours: Mapping[str, str]) -> None:
             section.skipped.append(("bottleneck", "not measured (neuroreel bottleneck)"))
     for place, (name, found) in enumerate(probed.lesions.items(), start=1):
         _keep(section, lesions_picture(name, found, colours[name], f"lesions_{place}"))
+    for place, (name, maps) in enumerate(probed.attention.items(), start=1):
+        space = section.record.space
+        pictures, reason = attention_pictures(name, space, maps, regions_or_networks(space.rois), place)
+        section.pictures += pictures
+        _keep(section, None, f"map of where {name} looks", reason)
     if not probed.lesions and section.record.space.rois:
         section.skipped.append(("lesions", "not measured (neuroreel lesions)"))
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from neuroreel.core import checks
+from neuroreel.core.attention import AttentionMaps
 from neuroreel.core.errors import DataError
 from neuroreel.core.scores import IdentificationCurve, LagSweep, Lesions, ScoreCurve, ScoreTable
-from neuroreel.core.types import Reconstruction, Samples, Space
 from neuroreel.core.training import TrainingLog
+from neuroreel.core.types import Reconstruction, Samples, Space
 
 PROBES = "probes"
 """Folder of a run in which the results of probes are kept."""
@@ -48,10 +49,12 @@ class Probed:
     ----------
     curves : by kind (of CURVES) and system.
     lesions : by system.
+    attention : by system, where its encoder looks.
     """
 
     curves: Mapping[str, Mapping[str, ScoreCurve]] = field(default_factory=dict)
     lesions: Mapping[str, Lesions] = field(default_factory=dict)
+    attention: Mapping[str, AttentionMaps] = field(default_factory=dict)
 
 
 def read_probes(run: Path) -> Probed:
@@ -68,7 +71,8 @@ def read_probes(run: Path) -> Probed:
         except (ValueError, KeyError, TypeError):
             rule = "must be whole; the probe's command makes it anew"
             raise DataError(checks.sentence("the result of a probe", rule, "another", file)) from None
-    return Probed(curves, lesions)
+    maps = sorted((run / PROBES).glob("attention-*.npz"))
+    return Probed(curves, lesions, {file.stem.removeprefix("attention-"): AttentionMaps.load(file) for file in maps})
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,11 @@ class Record:
     voxel_maps : numbers on the cortex; empty where none was measured.
     lag_sweep : or None.
     curves : identification curve by system.
+    trainings : how a system was trained, by system, where it kept a log.
     provenance : settings, versions, checksums, seeds, split with its reason: anything that JSON takes.
     probed : what the scores depend on.
     """
 
-    trainings : how a system was trained, by system, where it kept a log.
     dataset: str
     subject: str
     truth: Samples
@@ -100,11 +104,11 @@ class Record:
     lag_sweep: LagSweep | None = None
     curves: Mapping[str, IdentificationCurve] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    trainings: Mapping[str, TrainingLog] = field(default_factory=dict)
     probed: Probed = Probed()
 
     def __post_init__(self) -> None:
         for name, made in self.reconstructions.items():
-    trainings: Mapping[str, TrainingLog] = field(default_factory=dict)
             if made.clips is not None:
                 checks.same_length(f"clips of {name}", len(made.clips), "test clips", len(self.truth))
         for each in self.voxel_maps:

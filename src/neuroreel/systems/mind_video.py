@@ -39,6 +39,7 @@ from neuroreel.brain.contrastive import (
     embed_clips,
     found_among,
 )
+from neuroreel.brain.interpretation import keep_stage
 from neuroreel.brain.masked import MaskedBrain, MaskedConfig
 from neuroreel.brain.pretraining import begin_brain
 from neuroreel.brain.tokens import TokenEncoder, TokensConfig
@@ -307,6 +308,7 @@ class MindVideo:
             facts={"clip": self.config.clip, "contrastive": config.model_dump(mode="json", exclude={"loop"})},
         )
         run.record("contrastive.json", {"ridge_r2": started, "clips": len(samples), "held": len(held)} | about)
+        keep_stage(self.brain_, run, "contrastive learning")
 
     def _inflate(self) -> tuple[ClipUNet, str]:
         """Return the U-Net of clips with what is to be tuned of it, and what its layers over time begin with."""

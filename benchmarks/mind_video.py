@@ -1,0 +1,229 @@
+"""mind-video on the simulated world: clips read from the brain, beside trivial answers and ceilings; and its ablation.
+
+    python benchmarks/mind_video.py --folder /tmp/mind-video --seeds 0 1 2            # 40 min x 2, 8 min x 10
+    python benchmarks/mind_video.py --folder /tmp/mind-video --seeds 0 --ablation     # after that, in the same folder
+
+Each seed is a world, a subject and a fit of its own, and keeps its place in the file. Categories are named from the
+clips twice, by the shipped AlexNet frame by frame and by the shipped classifier of clips, so that what is scored is
+what is seen. The ablation scores each variant on the same test clips, without trivial answers but shuffled pairs.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from simulated import RESULTS, ROLES, Fit, Named, arguments, fit_all, keep, score_all, simulated_sets, write_sheet
+
+from neuroreel.core.scores import ScoreTable
+from neuroreel.core.sets import Window
+from neuroreel.core.system import RunFolder
+from neuroreel.core.types import Reconstruction, Samples
+from neuroreel.generate.latent import to_pixels
+from neuroreel.generate.world import load_world
+from neuroreel.metrics.backbones import open_backbones
+from neuroreel.metrics.table import evaluate
+from neuroreel.simulate.categories import GROUP_OF, GROUPS
+from neuroreel.systems.baselines import MeanFrame, NearestClip
+from neuroreel.systems.mind_video import MindVideo, MindVideoConfig
+from neuroreel.workflow import Sets
+
+WINDOW = {"clip_s": 2.0, "frames": 6, "first_lag_s": 4.0, "trs": 2, "blocks": "events", "only_events": "test"}
+METRICS = (
+    "category-accuracy",
+    "two-way:clip",
+    "clip-similarity",
+    "identification:pairwise",
+    "direction-accuracy",
+    "epe:over-flow",
+    "clip-consistency:all-pairs",
+    "pixcorr",
+    "ssim:rgb-uniform7",
+)
+NAMINGS = ("category by frames", "group by frames", "category by clips", "group by clips")
+STAGES = ("masked", "cache", "contrastive", "telling", "tuning")
+VARIANTS: Mapping[str, tuple[dict[str, Any], int]] = {
+    "window 1": ({"trs": 1}, 0),
+    "window 3": ({"trs": 3}, 0),
+    "no contrastive stage": ({"contrastive": {"against": "none"}}, 2),
+    "contrastive: text only": ({"contrastive": {"against": "text"}}, 2),
+    "contrastive: image only": ({"contrastive": {"against": "image"}}, 2),
+    "no adversarial guidance": ({"null": "silent"}, 4),
+    "no masked pre-training": ({"pretraining": None}, 0),
+    "frames without inflation": ({"inflation": "none"}, 3),
+    "motion modules": ({"inflation": "motion"}, 3),
+}
+"""By name: what differs in the settings (`trs`: in the window), and how many stages are those of the full model."""
+
+
+class ClipNamer:
+    """The shipped classifier of clips."""
+
+    def __init__(self) -> None:
+        world = load_world(parts=("video_classifier",))
+        self.net, self.classes = world.video_classifier.eval(), tuple(world.classes("video_classifier")["category"])
+
+    def name(self, made: Reconstruction) -> Reconstruction:
+        """Return clips with the probabilities of their categories; what has been named without clips stays."""
+        assert made.clips is not None
+        n, frames = made.clips.shape[:2]
+        pixels = to_pixels(np.ascontiguousarray(made.clips).reshape(-1, *made.clips.shape[2:]))
+        x = pixels.unflatten(0, (n, frames)).flatten(1, 2)
+        with torch.inference_mode():
+            shares = torch.cat([self.net(part)["category"].softmax(1) for part in x.split(64)])
+        return replace(made, probabilities=shares.double().numpy(), categories=self.classes)
+
+
+def grouped(made: Reconstruction) -> Reconstruction:
+    """Return a reconstruction whose categories are put together to groups."""
+    assert made.probabilities is not None
+    member = np.array([[GROUP_OF[name] == group for group in GROUPS] for name in made.categories], dtype=float)
+    return replace(made, probabilities=made.probabilities @ member, categories=tuple(GROUPS))
+
+
+def named_anew(fit: Fit, name: Callable[[Reconstruction], Reconstruction], answered: bool = False) -> Fit:
+    """Return a fit whose answers are named in another way.
+
+    Parameters
+    ----------
+    answered : only what a generator made is named, and not the rows that know the training set's categories.
+    """
+    kept = ("train-marginal", "nearest-train") if answered else ()
+    chance = {row: rows if row in kept else tuple(map(name, rows)) for row, rows in fit.chance.items()}
+    return replace(fit, made=name(fit.made), chance=chance, ceiling=fit.ceiling and name(fit.ceiling))
+
+
+def score_names(fits: Mapping[str, Fit], truth: Samples, seed: int) -> dict[str, Any]:
+    """Return the rows of category accuracy by every way of naming."""
+    namer = ClipNamer()
+    by_clips = {name: named_anew(fit, namer.name, answered=True) for name, fit in fits.items()}
+    groups = replace(truth, category=np.array([GROUP_OF.get(name, "") for name in truth.category]))
+    ways: list[tuple[Mapping[str, Fit], Samples]] = []
+    for some in (fits, by_clips):
+        ways += [(some, truth), ({name: named_anew(fit, grouped) for name, fit in some.items()}, groups)]
+    return {
+        naming: evaluate(
+            {name: fit.made for name, fit in some.items()},
+            true,
+            variants=("category-accuracy",),
+            chance={name: fit.chance for name, fit in some.items()},
+            ceiling={name: fit.ceiling for name, fit in some.items()},
+            seed=seed,
+        ).to_dict()["rows"]
+        for naming, (some, true) in zip(NAMINGS, ways, strict=True)
+    }
+
+
+def one_seed(folder: Path, seed: int, settings: dict[str, Any], draws: int, sheet: Path | None) -> dict[str, Any]:
+    """Return the scores of one world."""
+    started = time.perf_counter()
+    sets = simulated_sets(folder, seed, WINDOW)
+    system = MindVideo(MindVideoConfig.build(settings))
+    systems = {"mind-video": system, "mean-frame": MeanFrame(), "nearest-clip": NearestClip()}
+    fits = fit_all(systems, sets, folder, seed, draws=draws)
+    table, truth = score_all(fits, sets, METRICS, seed=seed), sets.test.truth
+    names = score_names(fits, truth, seed)
+    if sheet is not None:
+        draw_sheet(sheet, truth, fits["mind-video"])
+    return {
+        "clips": len(truth),
+        "table": table.to_dict(),
+        "names": names,
+        "stages": stages_of(folder / f"fit-{seed}" / "mind-video"),
+        "seconds_of": {name: fit.seconds for name, fit in fits.items()},
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def stages_of(run: Path) -> dict[str, Any]:
+    """Return what the stages of a fit came to: retrieval while training, held-out losses, the scales tried."""
+    contrastive = run / "contrastive.json"
+    found = json.loads((run / "video.json").read_text())
+    for stage in ("telling", "tuning"):
+        if found[stage]:
+            found[stage].pop("losses")
+    read = json.loads(contrastive.read_text()) if contrastive.is_file() else {}
+    read.pop("losses", None)
+    return {"contrastive": read, "video": found}
+
+
+def draw_sheet(sheet: Path, truth: Samples, fit: Fit, count: int = 8) -> None:
+    """Write frames of some clips, and under each what was read and what the true caption makes."""
+    assert truth.clips is not None and fit.made.clips is not None
+    rows = []
+    for row in np.linspace(0, len(truth) - 1, count).astype(int):
+        sides = [truth.clips[row], fit.made.clips[row]]
+        sides += [fit.ceiling.clips[row]] if fit.ceiling is not None and fit.ceiling.clips is not None else []
+        rows.append(np.concatenate(sides))
+    write_sheet(sheet, rows)
+
+
+def ablate(folder: Path, seed: int, settings: dict[str, Any], out: Path, every: int, only: list[str]) -> None:
+    """Score the variants of one world one by one; those that are in the file already stay."""
+    sets = simulated_sets(folder, seed, WINDOW)
+    kept = json.loads(out.read_text())["seeds"].get(str(seed), {}) if out.is_file() else {}
+    rows = dict(kept.get("rows", {}))
+    for name in only or ["full", *VARIANTS]:
+        if name not in rows:
+            rows[name] = one_variant(folder, seed, settings, sets, name, every)
+            about = {"settings": MindVideoConfig.build(settings).model_dump(mode="json"), "window": WINDOW}
+            keep(out, seed, {"rows": rows, "every": every}, **about)
+
+
+def one_variant(folder: Path, seed: int, settings: dict[str, Any], sets: Sets, name: str, every: int) -> dict[str, Any]:
+    """Return the scores of a variant of the full model, whose fit it shares as far as both are the same."""
+    started = time.perf_counter()
+    differs, shared = VARIANTS.get(name, ({}, len(STAGES)))
+    full, own = folder / f"fit-{seed}" / "mind-video", folder / f"fit-{seed}" / name.replace(" ", "-").replace(":", "")
+    for stage in STAGES[:shared]:
+        if (full / stage).is_dir() and not (own / stage).exists():
+            shutil.copytree(full / stage, own / stage)
+    window, more = {k: v for k, v in differs.items() if k == "trs"}, {k: v for k, v in differs.items() if k != "trs"}
+    if "contrastive" in more:
+        more["contrastive"] = settings.get("contrastive", {}) | more["contrastive"]
+    train, test = sets.at(Window.build(sets.window.model_dump() | window)) if window else (sets.train, sets.test)
+    system = MindVideo(MindVideoConfig.build(settings | more)).fit(train, run=RunFolder(own, seed=seed))
+    few = np.arange(0, len(test.truth), every)
+    truth = test.truth.take(few)
+    made = Named(system).reconstruct(test.brain.take(few))
+    table: ScoreTable = evaluate(
+        {"mind-video": made}, truth, variants=METRICS, embed=open_backbones(dict.fromkeys(ROLES, "world")), seed=seed
+    )
+    names = score_names({"mind-video": Fit(system, made, {}, None, {})}, truth, seed)
+    print(f"{time.perf_counter() - started:6.0f} s  {name}", flush=True)
+    return {
+        "clips": len(few),
+        "scores": table.to_dict()["rows"]["mind-video"],
+        "names": {naming: rows["mind-video"] for naming, rows in names.items()},
+        "stages": stages_of(own),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__, RESULTS / "mind_video.json")
+    parser.add_argument("--draws", type=int, default=2, help="brains of noise for the chance row")
+    parser.add_argument("--ablation", action="store_true", help="score the variants instead")
+    parser.add_argument("--every", type=int, default=1, help="of the ablation: every so manieth test clip")
+    parser.add_argument("--only", nargs="+", default=[], choices=["full", *VARIANTS], help="of the ablation")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    about = {"settings": MindVideoConfig.build(args.settings).model_dump(mode="json"), "window": WINDOW}
+    for seed in args.seeds:
+        if args.ablation:
+            out = args.out.with_stem(f"{args.out.stem}_ablation")
+            ablate(args.folder, seed, args.settings, out, args.every, args.only)
+            continue
+        sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
+        keep(args.out, seed, one_seed(args.folder, seed, args.settings, args.draws, sheet), **about)
+    print(args.out, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -75,6 +75,8 @@ def test_probes_run_from_the_command_line(call: Call, arrays: Path, tmp_path: Pa
     assert code == 0 and "minutes of training scan" in out
     code, _, err = call("lesions", run)
     assert code == 1 and err.endswith("regions must be known of the voxels to be removed, got none (mine)\n")
+    code, _, err = call("attention", run, "--no-shuffled")
+    assert code == 1 and "systems must include one with a masked encoder, got mean-frame" in err
     code, _, err = call("curve", run, "--repeats", "2")
     assert code == 1 and "test stimuli must be repeated and their repeats averaged, got none (mine)" in err
 

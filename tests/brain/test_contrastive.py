@@ -103,6 +103,16 @@ def test_what_was_planted_is_retrieved_and_shuffled_pairs_are_not():
     assert abs(wrong["text_pairwise"] - 0.5) < 0.15
 
 
+def test_it_begins_where_the_wanted_tokens_already_lead():
+    tokens = drawn(60, 4, 10)
+    both = normalize(tokens.mean(1) @ drawn(10, 8, seed=1) + 0.3, dim=-1)
+    net = ContrastiveNet(make_encoder(), 8, ContrastiveConfig())
+    net.begin_with(tokens[:40], Seen(both[:40, None], both[:40, None], 1), penalty=1e-6)
+    found = net.embed(tokens[40:]).detach()
+    assert (found * both[40:]).sum(1).min() > 0.9
+    assert found_among(found, both[40:], np.arange(20))["top1"] == 1.0
+
+
 def test_no_batch_has_two_clips_of_a_scene():
     blocks = np.repeat(np.arange(12), 3)
     pairs = ContrastivePairs(

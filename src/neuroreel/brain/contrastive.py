@@ -228,9 +228,7 @@ class ContrastiveNet(nn.Module):
             brain = torch.where(kept, brain, self.encoder.mean)
         tokens = self.encoder(brain)
         found, scale = self.embed(tokens), self.scale.clamp(max=LARGEST_SCALE).exp()
-        sides = {"text": text, "image": image}
-        used = [sides[name] for name in sides if self.config.against in (name, "both")]
-        loss = torch.stack([clip_loss(found, side, scale) for side in used]).mean(0)
+        loss = torch.stack([clip_loss(found, side, scale) for side in self._used(text, image)]).mean(0)
         if wanted is not None and self.config.near > 0:
             loss = loss + self.config.near * apart(tokens, wanted)
         return loss
@@ -239,6 +237,33 @@ class ContrastiveNet(nn.Module):
         """Return the embeddings (n, dim) of length 1 of tokens (n, count, width)."""
         pooled = self.pool(tokens.transpose(1, 2))[..., 0]  # (n, width)
         return functional.normalize(self.project(pooled).float(), dim=-1)
+
+    @torch.no_grad()
+    def begin_with(self, tokens: Tensor, seen: Seen, penalty: float = 0.01) -> None:
+        """Let the way from tokens to one embedding begin as the ridge regression from wanted tokens; ours.
+
+        Parameters
+        ----------
+        tokens : (n, count, width) that the encoder's are to be near, such as those of the captions.
+        seen : what CLIP makes of the same clips.
+        penalty : in units of the mean variance of the tokens' mean.
+        """
+        known = ~(tokens.isnan().flatten(1).any(1) | seen.text[:, 0].isnan().any(1))
+        wanted = torch.stack(self._used(seen.text[known, 0], seen.image[known, : seen.frames].mean(1))).mean(0)
+        x = self.pool(tokens[known].transpose(1, 2))[..., 0] - self.pool.bias
+        x_mean, y_mean = x.mean(0), wanted.mean(0)
+        gram = (x - x_mean).T @ (x - x_mean)
+        weight = torch.linalg.solve(
+            gram + penalty * gram.trace() / len(gram) * torch.eye(len(gram)), (x - x_mean).T @ (wanted - y_mean)
+        )
+        self.pool.bias.zero_()
+        self.project.weight.copy_(weight.T)
+        self.project.bias.copy_(y_mean - x_mean @ weight)
+
+    def _used(self, text: Tensor, image: Tensor) -> list[Tensor]:
+        """Return the sides that the brain is held to."""
+        sides = {"text": text, "image": image}
+        return [side for name, side in sides.items() if self.config.against in (name, "both")]
 
     @torch.no_grad()
     def retrieval(self, brain: np.ndarray, seen: Seen, blocks: np.ndarray) -> dict[str, float]:

@@ -108,7 +108,8 @@ def denoise(
     for t in sampler.timesteps:
         guided = guidance != 1.0 and first <= float(t) / span <= last
         scaled = sampler.scale_model_input(x, t)
-        found = unet(torch.cat([scaled, scaled]) if guided else scaled, t, both if guided else tokens).sample
+        given = torch.cat([scaled, scaled]) if guided else scaled
+        found = unet(given, t, both if guided else tokens).sample.to(x.dtype)  # which autocast may have changed
         if guided:
             without, within = found.chunk(2)
             found = without + guidance * (within - without)

@@ -296,6 +296,8 @@ class MindVideo:
         seen_held = self._seen(held, run, "held") if len(held) > 1 else None
         with first_weights(self.seed_, "contrastive"):
             net = ContrastiveNet(self.encoder_, seen.image.shape[-1], config)
+        if started is not None:
+            net.begin_with(self.generator_.tokens([str(text) for text in samples.caption]), seen)
         loop = config.loop.model_copy(update={"seed": run.seed, "batch": min(config.loop.batch, len(samples))})
         _, about = train_watched(
             net,

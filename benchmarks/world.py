@@ -145,7 +145,7 @@ def main() -> None:
         "threads": args.threads,
         "bytes": world.card["bytes"],
     }
-    if {"video_unet", "video_classifier"} <= set(world.card["parts"]):
+    if {"motion", "video_classifier"} <= set(world.card["parts"]):
         films = world.clips(list(captions[: args.clips]), **settings)
         result["clips"] = clip_shares(world, films, captions[: args.clips])
         result["clips"]["real"] = clip_shares(world, clips[: args.clips], captions[: args.clips])

@@ -608,7 +608,7 @@ def stage_motion(job: Job) -> None:
     arrays, silent = diffusion_parts(job, "autoencoder_wider")
     unet = build_motion(job)
     unet.trainable(MOVING)
-    config = job.config(steps=1500, batch=8, rate=1e-3, average=0.998)
+    config = job.config(steps=1200, batch=8, rate=1e-3, average=0.998)
 
     def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
         return model(b["x"].float().transpose(1, 2), b["tokens"].float(), b["places"])

@@ -1,7 +1,8 @@
 """The small generator that ships with the package: pictures and clips of the simulated world from captions.
 
-Its folder is laid out as that of a `StableDiffusionPipeline`, with the whole CLIP model, the video prior and the
-classifiers beside it: `scripts/train_world.py` made it, `card.json` says how and has the SHA-256 of every file.
+Its folder is laid out as that of a `StableDiffusionPipeline`, with the whole CLIP model, what makes clips of its
+pictures and the classifier of clips beside it: `scripts/train_world.py` made it, `card.json` says how and has the
+SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from neuroreel.nets.world import WORLD, check_part, read_card, read_classifier
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from neuroreel.generate.inflate import InflatedUNet
     from neuroreel.nets.residual import ResidualNet
 
 SHIPPED = WORLD
 FRAMES = 6
-"""Frames of a clip of the video prior."""
+"""Frames of a clip, at 3 per second."""
+MOTION = Path("motion") / "weights.safetensors"
+"""File of what the U-Net of clips has beside that of pictures, as `ClipUNet.save` writes it."""
 
 
 def load_world(folder: str | Path | None = None, parts: Sequence[str] | None = None) -> World:
@@ -74,11 +78,14 @@ class World(LatentGenerator):
         return self.open("clip", CLIPModel)
 
     @cached_property
-    def video_unet(self) -> Any:
-        """The `UNet2DConditionModel` of clips, their frames stacked as channels."""
-        from diffusers import UNet2DConditionModel
+    def video_unet(self) -> InflatedUNet:
+        """The U-Net of clips: that of pictures, inflated, with the attention that was trained on clips."""
+        from neuroreel.generate.inflate import inflate
 
-        return self.open("video_unet", UNet2DConditionModel)
+        checks.one_of("weights part", "motion", self.card["parts"], self.folder)
+        made = inflate(self.unet, FRAMES)
+        made.load(self.folder / MOTION)
+        return made.eval()
 
     @cached_property
     def video_classifier(self) -> ResidualNet:
@@ -137,7 +144,7 @@ class World(LatentGenerator):
     ) -> np.ndarray:
         """Return a clip of every caption, (n, 6, 64, 64, 3) uint8 at 3 frames per second; as `images`."""
         latents = self._generate(self.video_unet, captions, steps, guidance, sampler, seed, batch)
-        frames = self.decode(latents.unflatten(1, (FRAMES, -1)).flatten(0, 1))
+        frames = self.decode(latents.transpose(1, 2).flatten(0, 1))
         return frames.reshape(len(captions), FRAMES, *frames.shape[1:])
 
     def _generate(
@@ -155,7 +162,8 @@ class World(LatentGenerator):
         from neuroreel.generate.samplers import denoise, make_sampler, seeded_noise
 
         checks.require(len(captions) > 0, "captions", "must be 1 or more", 0)
-        shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        frames = (unet.frames,) if hasattr(unet, "frames") else ()
+        shape = (unet.config.in_channels, *frames, unet.config.sample_size, unet.config.sample_size)
         parts = []
         for start in range(0, len(captions), batch):
             tokens = self.tokens(captions[start : start + batch])

@@ -127,10 +127,10 @@ def test_pairs_have_the_code_that_was_told_or_that_of_the_mirror_image_with_some
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 256, (5, 4, 8, 8, 3), dtype=np.uint8)
     told, errors = rng.normal(size=(2, 5, 3)), rng.normal(size=(5, 3))
-    plain = Pairs(clips, told, errors, 4, 2, 0.0, 0.0).read(np.arange(5), np.arange(5))
+    plain = Pairs(clips, told, errors, 4, 2, 0.0, 0.0, 1.0).read(np.arange(5), np.arange(5))
     np.testing.assert_allclose(plain["code"], told[0] + errors, rtol=1e-6)
     np.testing.assert_allclose(plain["clips"].movedim(2, -1) * 127.5 + 127.5, clips, atol=1e-3)
-    other = Pairs(clips, told, errors, 4, 2, 1.0, 1.0).read(np.arange(5), np.arange(5))
+    other = Pairs(clips, told, errors, 4, 2, 1.0, 1.0, 1.0).read(np.arange(5), np.arange(5))
     np.testing.assert_allclose(other["clips"], plain["clips"].flip(-1))
     left = other["code"].numpy() - told[1]
     assert all(np.isclose(row, errors).all(1).any() for row in left) and not np.allclose(left, errors)

@@ -76,6 +76,8 @@ class VideoGanConfig(Config):
     side : height in pixels that clips are made in; larger ones are shrunk and enlarged again.
     start : "ridge" lets the generator begin as the regression from codes to small clips; "random" doesn't.
     resampled : share of the windows whose code has another window's error.
+    least_error : codes have between this share of the ridge's error and all of it. Windows that are averaged over more
+        showings than the training's have less of it.
     mirrored : share of the clips that are mirrored.
     pixel, perceptual, adversarial : weights of the generator's terms: mean absolute difference of pixels (-1 to 1),
         distance in a network's activations, and the judges' scores, each.
@@ -96,6 +98,7 @@ class VideoGanConfig(Config):
     side: int = Field(default=64, ge=8)
     start: Literal["ridge", "random"] = "ridge"
     resampled: float = Field(default=0.5, ge=0, le=1)
+    least_error: float = Field(default=0.0, ge=0, le=1)
     mirrored: float = Field(default=0.5, ge=0, le=1)
     pixel: float = Field(default=10.0, ge=0)
     perceptual: float = Field(default=1.0, ge=0)
@@ -103,9 +106,9 @@ class VideoGanConfig(Config):
     perceptual_network: str = "world"
     clip_network: str = "world"
     first: LoopConfig | None = LoopConfig(
-        steps=300,
-        batch=16,
-        rate=2e-3,
+        steps=800,
+        batch=8,
+        rate=3e-3,
         warm_up=0.1,
         weight_decay=1e-4,
         clip=1.0,
@@ -169,7 +172,7 @@ class Pairs:
     told : (2, n, code), what is told of each clip and of its mirror image on average; the same where mirrors have none.
     errors : (n, code), by which the reading of each window was off.
     noise, frames_seen : numbers of noise, and frames that the judge of frames sees, of each sample.
-    mirrored, resampled : see `VideoGanConfig`.
+    mirrored, resampled, least_error : see `VideoGanConfig`.
     """
 
     clips: np.ndarray
@@ -179,6 +182,7 @@ class Pairs:
     frames_seen: int
     mirrored: float
     resampled: float
+    least_error: float
 
     def epoch(self, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Return all pairs in another order, in batches."""
@@ -193,7 +197,7 @@ class Pairs:
             mirror = int(rng.random() < self.mirrored)
             other = int(rng.integers(len(self.errors))) if rng.random() < self.resampled else row
             clips.append(self.clips[row, :, :, ::-1] if mirror else self.clips[row])
-            codes.append(self.told[mirror, row] + self.errors[other])
+            codes.append(self.told[mirror, row] + rng.uniform(self.least_error, 1) * self.errors[other])
             noise.append(rng.standard_normal((2, self.noise), dtype=np.float32))
             frames.append([rng.choice(count, min(self.frames_seen, count), replace=False) for _ in range(2)])
         return {
@@ -348,7 +352,7 @@ class VideoGan:
             errors, mirrored = codes - told[0], config.mirrored
         resampled = config.resampled if self.codes_ is not None else 0.0
         seen = config.nets.frames_seen
-        return Pairs(clips, told, errors, config.nets.noise, seen, mirrored, resampled)
+        return Pairs(clips, told, errors, config.nets.noise, seen, mirrored, resampled, config.least_error)
 
     def _assemble(self, pairs: Pairs) -> Adversaries:
         """Return generator and judges, the generator as the regression from codes to small clips."""

@@ -35,6 +35,7 @@ class Scores:
         `frame-shuffled`; only for metrics of motion.
     samples : reconstructions drawn per clip.
     chosen_by : how one of them was chosen: the `first`, one at `random`, their `average`, or by the `brain`.
+    mode : how the system came to see the test brains, e.g. "transductive": it stands beside the score.
 
     Raises
     ------
@@ -54,6 +55,7 @@ class Scores:
     controls: Mapping[str, float] = field(default_factory=dict)
     samples: int = 1
     chosen_by: str = "first"
+    mode: str = ""
 
     def __post_init__(self) -> None:
         where = self.variant or None
@@ -151,6 +153,7 @@ class Scores:
             "undefined": self.undefined,
             "samples": self.samples,
             "chosen_by": self.chosen_by,
+            "mode": self.mode,
         }
 
 

@@ -334,6 +334,7 @@ class Reconstruction:
     categories : names of the columns of `probabilities`.
     drawn : number of samples drawn per clip.
     chosen_by : how one was chosen of those drawn; never by the truth.
+    mode : how the system came to see the test brains, where there is more than one way, e.g. "transductive".
     """
 
     clips: np.ndarray | None = None
@@ -341,6 +342,7 @@ class Reconstruction:
     categories: tuple[str, ...] = ()
     drawn: int = 1
     chosen_by: str = "only one drawn"
+    mode: str = ""
 
     def __post_init__(self) -> None:
         checks.require(self.chosen_by != "truth", "chosen_by", "must not be the truth", repr(self.chosen_by))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,7 @@ def evaluate(
                     drawn=made.drawn,
                     chosen_by="first" if made.drawn == 1 else made.chosen_by,
                 )
-                rows[name][one.variant] = one
+                rows[name][one.variant] = replace(one, mode=made.mode)
             memory.keep(truth.clips)
     order = {metric.full_name(embed or {}): place for place, metric in enumerate(measured)}
     by_name = {name: dict(sorted(own.items(), key=lambda pair: order[pair[0]])) for name, own in rows.items()}

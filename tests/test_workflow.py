@@ -10,6 +10,7 @@ from neuroreel.core.errors import ConfigError, DataError, FetchError, NeuroreelW
 from neuroreel.core.sets import Window
 from neuroreel.core.store import write_store
 from neuroreel.core.system import RunFolder
+from neuroreel.core.training import TrainingLog
 from neuroreel.core.types import Bold, Dataset, Event, Recording, Run, Space, Video
 from neuroreel.datasets.cards import study
 from neuroreel.preprocess.clean import CleanConfig
@@ -24,6 +25,7 @@ from neuroreel.workflow import (
     hold_out_stimuli,
     make_sets,
     networks_for,
+    read_trainings,
     reconstruct_systems,
     sweep,
     voxel_scores,
@@ -164,6 +166,13 @@ def test_data_of_the_simulated_world_have_its_networks_and_others_have_none() ->
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"^run must be a folder that `neuroreel fit` wrote, got no run.json"):
         evaluate_run(tmp_path)
+
+
+def test_logs_of_trainings_are_found_beside_the_systems(tmp_path: Path) -> None:
+    log = TrainingLog().add(3, {"diversity": ("diversity", 0.5)}, np.zeros((1, 4, 4, 3), np.uint8))
+    log.save(tmp_path / "systems" / "gan" / "log")
+    found = read_trainings(tmp_path, ["ridge", "gan"])
+    assert list(found) == ["gan"] and found["gan"].curves["diversity"].values.tolist() == [0.5]
 
 
 def test_what_is_not_said_and_must_be_lists_what_there_is() -> None:

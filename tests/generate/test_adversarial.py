@@ -13,6 +13,7 @@ from neuroreel.generate.adversarial import (
     hinge_of_generator,
     hinge_of_judge,
     pick,
+    smooth,
     stages,
 )
 from neuroreel.nets.weights import first_weights
@@ -119,6 +120,14 @@ def test_the_judges_turn_gives_the_generator_no_gradient_and_its_own_turn_does()
 def test_a_clip_of_one_frame_or_a_config_without_it_has_no_clip_judge():
     assert set(small().judges) == {"frame", "clip"}
     assert set(small(temporal=False).judges) == set(small((1, 16, 16)).judges) == {"frame"}
+
+
+def test_smoothing_leaves_a_plane_and_its_mean_and_takes_the_pattern_of_every_other_pixel():
+    y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    plane, pattern = (3 * x + y)[None, None, None], ((x % 2) * 2 - 1)[None, None, None]
+    torch.testing.assert_close(smooth(plane)[..., 1:-1, 1:-1], plane[..., 1:-1, 1:-1])
+    assert float(smooth(pattern)[..., 1:-1].abs().max()) == 0
+    torch.testing.assert_close(smooth(random(1, 2, 3, 8, 8)).mean((3, 4)), random(1, 2, 3, 8, 8).mean((3, 4)))
 
 
 def test_picked_frames_are_those_that_were_named():

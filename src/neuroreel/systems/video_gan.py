@@ -101,12 +101,12 @@ class VideoGanConfig(Config):
     least_error: float = Field(default=0.0, ge=0, le=1)
     mirrored: float = Field(default=0.5, ge=0, le=1)
     pixel: float = Field(default=10.0, ge=0)
-    perceptual: float = Field(default=1.0, ge=0)
-    adversarial: float = Field(default=0.2, ge=0)
+    perceptual: float = Field(default=0.5, ge=0)
+    adversarial: float = Field(default=0.3, ge=0)
     perceptual_network: str = "world"
     clip_network: str = "world"
     first: LoopConfig | None = LoopConfig(
-        steps=800,
+        steps=600,
         batch=8,
         rate=3e-3,
         warm_up=0.1,
@@ -116,20 +116,20 @@ class VideoGanConfig(Config):
         checkpoint_every=100,
     )
     training: LoopConfig = LoopConfig(
-        steps=300,
+        steps=200,
         batch=8,
         rate=4e-4,
         warm_up=0.04,
         betas=(0.5, 0.99),
         weight_decay=0.0,
         clip=None,
-        average=0.99,
+        average=0.97,
         precision="float32",
         checkpoint_every=100,
     )
     judges_rate: float = Field(default=2.0, gt=0)
     validation: float = Field(default=0.1, gt=0, lt=1)
-    looks: int = Field(default=10, ge=1)
+    looks: int = Field(default=8, ge=1)
     collapse: float = Field(default=0.25, ge=0)
     batch: int = Field(default=64, ge=1)
 

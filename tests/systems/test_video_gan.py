@@ -77,8 +77,10 @@ def test_a_fit_that_broke_off_ends_at_the_same_weights_and_the_same_log(fitted, 
 def test_a_fit_of_other_settings_does_not_go_on_from_these(fitted, tmp_path):
     _, train, _, run = fitted
     shutil.copytree(run.path, tmp_path / "run")
-    with pytest.raises(DataError, match="checkpoint must be of the same settings, got other terms"):
-        VideoGan(small(pixel=3.0)).fit(train, run=RunFolder(tmp_path / "run", seed=1))
+    for name, value, folder in (("pixel", 3.0, "training"), ("mirrored", 0.0, "first")):
+        rule = rf"checkpoint must be of the same settings, got other {name} .*{folder}\)"
+        with pytest.raises(DataError, match=rule):
+            VideoGan(small(**{name: value})).fit(train, run=RunFolder(tmp_path / "run", seed=1))
 
 
 def test_the_same_window_has_other_clips_from_other_noise_and_one_is_shown(fitted):

@@ -57,6 +57,10 @@ from neuroreel.nets.weights import fill, first_weights, read_about, read_state, 
 
 JUDGES, GENERATOR = "judges", "generator"
 LOSSES, HELD_OUT, DIVERSITY = "loss of each player", "error on held-out windows", "diversity, real clips = 1"
+SEEN_BY_GENERATOR = ("condition", "codes", "side", "start", "resampled", "least_error", "mirrored", "validation")
+TERMS = ("pixel", "perceptual", "adversarial", "perceptual_network")
+"""Settings that a fit which goes on must have in common with the one that broke off, besides those of the loops."""
+
 WATCHED, SHOWN = 64, 10
 """Held-out windows that are looked at, at most, and those whose samples are kept."""
 
@@ -377,7 +381,8 @@ class VideoGan:
         batch = min(config.batch, len(pairs.clips))
         loop = config.model_copy(update={"seed": run.seed, "batch": batch})
         folder = run.file("first/losses.json").parent
-        done = train(generator, loss_of_pixels, pairs, loop, folder=folder, cpu=run.device == "cpu")
+        facts = self.config.model_dump(mode="json", include=set(SEEN_BY_GENERATOR))
+        done = train(generator, loss_of_pixels, pairs, loop, folder=folder, cpu=run.device == "cpu", facts=facts)
         generator.load_state_dict(done.weights, strict=False)
 
     def _train(
@@ -399,7 +404,7 @@ class VideoGan:
             folder=folder,
             on_progress=watch.look,
             cpu=run.device == "cpu",
-            facts={"terms": [config.pixel, config.perceptual, config.adversarial]},
+            facts=config.model_dump(mode="json", include={*SEEN_BY_GENERATOR, *TERMS}),
         )
         whole = done.weights | done.average
         own = {name.removeprefix("generator."): value for name, value in whole.items() if name.startswith("generator.")}
@@ -511,7 +516,8 @@ class _Watch:
     def _measure(self, made: np.ndarray) -> dict[str, tuple[str, float]]:
         """Return values by name, each with the panel it is drawn in."""
         wrong = np.abs(made.astype(np.float32) - self.clips).mean() / 127.5
-        seen = self.system.like(*(to_signed(self._frames(clips, all_=True)) for clips in (made, self.clips)))
+        like = self.system.like.to("cpu")
+        seen = like(*(to_signed(self._frames(clips, all_=True)) for clips in (made, self.clips)))
         apart = diversity_ratio(self.system.see(made), self.real)
         return {
             "pixels": (HELD_OUT, float(wrong)),

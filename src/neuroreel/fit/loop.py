@@ -104,7 +104,7 @@ class Player:
 
     Attributes
     ----------
-    name : of its curve and its checkpointed state.
+    name : of its curve, and in messages.
     loss : as that of `train`.
     parts : beginnings of the names of the parameters that it learns; all others stand still in its turn.
     rate : its learning rate, in units of the config's.

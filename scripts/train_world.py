@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from neuroreel.core.files import atomic, sha256, write_text
 from neuroreel.fit.loop import LoopConfig, Progress, in_batches, train
-from neuroreel.generate.samplers import mix_frames
+from neuroreel.generate.samplers import shared_noise
 from neuroreel.generate.world import SHARED_NOISE
 from neuroreel.nets.weights import fill, read_state, write_state
 from neuroreel.simulate.captions import parse_caption
@@ -527,7 +527,7 @@ class Diffusion(nn.Module):
         t = (torch.sigmoid(torch.randn(n, device=device)) * 1000).long().clamp(0, 999)
         noise = torch.randn_like(x)
         if x.ndim == 5:
-            noise = mix_frames(noise, torch.randn_like(x[:, :, :1]), SHARED_NOISE)
+            noise = shared_noise(noise, torch.randn_like(x[:, :, :1]), SHARED_NOISE)
         each = (n, *([1] * (x.ndim - 1)))
         alpha, sigma = self.kept[t].sqrt().view(each), (1 - self.kept[t]).sqrt().view(each)
         without = torch.rand(n, device=device) < DROPPED

@@ -78,21 +78,6 @@ def shared_noise(own: Tensor, common: Tensor, share: float) -> Tensor:
     return share**0.5 * common + (1 - share) ** 0.5 * own
 
 
-def mix_frames(own: Tensor, common: Tensor, share: float) -> Tensor:
-    """Return noise of clips, (n, channels, frames, h, w), of which the frames have a share of the variance in common.
-
-    So they begin at pictures that are alike (Ge et al. 2023, arXiv 2305.10474, section 3.2, mixed noise).
-
-    Parameters
-    ----------
-    own : noise of every frame, of that shape.
-    common : noise of every clip, (n, channels, 1, h, w).
-    share : from 0, every frame for itself, to 1, the same for all.
-    """
-    checks.require(0 <= share <= 1, "share of the noise", "must be from 0 to 1", share, error=ConfigError)
-    return share**0.5 * common + (1 - share) ** 0.5 * own
-
-
 @torch.no_grad()
 def denoise(
     unet: Any,

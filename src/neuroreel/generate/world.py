@@ -28,7 +28,7 @@ SHIPPED = WORLD
 FRAMES = 6
 """Frames of a clip, at 3 per second."""
 SHARED_NOISE = 0.8
-"""Share of the noise that the frames of a clip have in common, in training and in sampling, see `mix_frames`."""
+"""Share of the noise that the frames of a clip have in common, in training and in sampling, see `shared_noise`."""
 MOTION = Path("motion") / "weights.safetensors"
 """File of what the U-Net of clips has beside that of pictures, as `ClipUNet.save` writes it."""
 
@@ -161,7 +161,7 @@ class World(LatentGenerator):
     ) -> Tensor:
         import torch
 
-        from neuroreel.generate.samplers import denoise, make_sampler, mix_frames, seeded_noise
+        from neuroreel.generate.samplers import denoise, make_sampler, seeded_noise, shared_noise
 
         checks.require(len(captions) > 0, "captions", "must be 1 or more", 0)
         frames = (unet.frames,) if hasattr(unet, "frames") else ()
@@ -172,7 +172,7 @@ class World(LatentGenerator):
             rows = range(start, start + len(tokens))
             noise = seeded_noise(seed, shape, rows)
             if frames:
-                noise = mix_frames(noise, seeded_noise(seed, (shape[0], 1, *shape[2:]), rows, "clip"), SHARED_NOISE)
+                noise = shared_noise(noise, seeded_noise(seed, (shape[0], 1, *shape[2:]), rows, "clip"), SHARED_NOISE)
             maker = make_sampler(sampler, self.noise)
             parts.append(denoise(unet, noise, tokens, self.silent, maker, steps=steps, guidance=guidance))
         return torch.cat(parts)

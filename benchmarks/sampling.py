@@ -39,8 +39,8 @@ from neuroreel.core.types import Reconstruction
 from neuroreel.fit.loop import device_dtype
 from neuroreel.generate.inflate import inflate
 from neuroreel.generate.latent import to_frames
-from neuroreel.generate.samplers import denoise, make_sampler, seeded_noise
-from neuroreel.generate.world import load_world
+from neuroreel.generate.samplers import denoise, make_sampler, seeded_noise, shared_noise
+from neuroreel.generate.world import SHARED_NOISE, World, load_world
 from neuroreel.metrics.backbones import open_backbones
 from neuroreel.metrics.inference import interval_of_mean
 from neuroreel.metrics.table import score
@@ -266,6 +266,12 @@ def race(
     return facts, np.concatenate(made), np.concatenate(loop)
 
 
+def weights(world: World) -> dict[str, str]:
+    """Return the beginning of the SHA-256 of the files of the world's generator, by part."""
+    parts = {name: world.card["parts"].get(name, {"files": {}})["files"] for name in ("unet", "motion", "vae")}
+    return {name: digest[:12] for name, files in parts.items() for file, digest in files.items() if "safetens" in file}
+
+
 def scores(made: np.ndarray, truth: np.ndarray, said: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return one value per clip of each score; pictures are clips of one frame."""
     embed = open_backbones({"image-text": "world"})
@@ -294,14 +300,18 @@ def on_world(args: argparse.Namespace, way: Way, device: torch.device) -> dict[s
     model, world = of_world(device)
     truth, said = sample_clips(args.clips, frames=FRAMES, fps=FPS, seed=NEW_SEED, per_scene=1)
     tokens = world.tokens([str(text) for text in said["caption"]]).to(device)
-    noise = seeded_noise(0, model.shape, range(args.clips)).to(device)
+    own, common = (
+        seeded_noise(0, (model.shape[0], frames, *model.shape[2:]), range(args.clips), name)
+        for frames, name in ((FRAMES, "sample"), (1, "clip"))
+    )
+    noise = shared_noise(own, common, SHARED_NOISE).to(device)
     settings = {"steps": args.published_steps, "guidance": args.guidance}
     facts, fast, timed = race(model, way, noise, tokens, timed=args.timed, **settings)
     parts = torch.arange(len(noise)).split(way.batch)
     slow = np.concatenate([published(model, noise[rows], tokens[rows], **settings) for rows in parts])
     facts["same_px"] = int(np.abs(slow[: len(timed)].astype(int) - timed).max())
     rows = compare(fast, slow, truth, said)
-    facts |= {"scores": rows, "equal": all(row["no_worse"] for row in rows.values())}
+    facts |= {"scores": rows, "equal": all(row["no_worse"] for row in rows.values()), "weights": weights(world)}
     if args.sheet is not None:
         shown = [clips[:4].reshape(-1, *clips.shape[2:]) for clips in (truth, fast, slow)]
         write_sheet(args.sheet, shown)
@@ -365,6 +375,7 @@ def pictures(args: argparse.Namespace) -> dict[str, Any]:
         "cpu_ratio": seconds["ddim"]["cpu_s"] / seconds["dpm++"]["cpu_s"],
         "scores": rows,
         "no_worse": all(row["no_worse"] for row in rows.values()),
+        "weights": weights(world),
     }
 
 

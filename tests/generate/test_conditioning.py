@@ -40,3 +40,12 @@ def test_layers_of_no_such_name_are_refused(tmp_path):
     unet = LatentGenerator(write_stable_diffusion(tmp_path / "sd")).unet
     with pytest.raises(ConfigError, match="tuned must name layers of the U-Net, got attention9"):
         DoubleConditioned(unet, ["attention9"])
+
+
+def test_frames_have_a_share_of_their_noise_in_common():
+    noise = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"}
+    _, _, target = Noising(noise, shared=0.6)(torch.zeros(400, 2, 3, 4, 4))
+    pairs = target.transpose(1, 2).flatten(2).transpose(0, 1).flatten(1)  # (frames, n)
+    alike = torch.corrcoef(pairs)
+    torch.testing.assert_close(alike[0, 1:], torch.full((2,), 0.6), atol=0.03, rtol=0)
+    assert abs(float(target.var()) - 1) < 0.03

@@ -167,7 +167,7 @@ def test_every_ablation_runs(name, parts, tmp_path):
 
 def test_without_inflation_every_frame_is_that_of_the_network_of_pictures(parts, tmp_path):
     train, test = planted_sets(clips=16)
-    config = small(parts, inflation="none", telling=None, guidance=2.0, precision="float32")
+    config = small(parts, inflation="none", telling=None, guidance=2.0, precision="float32", shared=0.0)
     system = MindVideo(config).fit(train, run=RunFolder(tmp_path))
     few, unet = test.brain.take(np.arange(2)), system.unet_.unet  # a network of pictures, tuned
     noise = window_noise(few, (4, 2, 8, 8), system.seed_)

@@ -95,7 +95,7 @@ class ContrastiveConfig(Config):
     """
 
     against: Literal["both", "text", "image", "none"] = "both"
-    loop: LoopConfig = LoopConfig(steps=150, batch=64, rate=3e-4, average=0.98, clip=1.0)
+    loop: LoopConfig = LoopConfig(steps=100, batch=48, rate=3e-4, average=0.95, clip=1.0)
     scale: float = 2.6592
     sparse: float = Field(default=0.2, ge=0, lt=1)
     wordings: int = Field(default=2, ge=0)

@@ -19,6 +19,7 @@ from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
 from neuroreel.fit.loop import Batch, in_batches
 from neuroreel.fit.losses import apart
+from neuroreel.generate.samplers import shared_noise
 
 TUNED = ("attn2", "norm2", "time_embedding", "add_embedding")
 """Names of the layers that are tuned: cross-attention, the norm before it, and the conditioning on time."""
@@ -90,6 +91,7 @@ class Noising(nn.Module):
     noise : config of the scheduler of the training, see `LatentGenerator.noise`.
     times : how times are drawn: "uniform" as published, or "middle" from a logistic normal (Esser et al. 2024, arXiv
         2403.03206, section 3.1), which spends less on steps that are nearly all noise or none.
+    shared : share of the variance of its noise that the frames of a clip have in common, see `shared_noise`.
 
     Raises
     ------
@@ -98,22 +100,24 @@ class Noising(nn.Module):
 
     kept: Tensor
 
-    def __init__(self, noise: Mapping[str, Any], times: Times = "uniform") -> None:
+    def __init__(self, noise: Mapping[str, Any], times: Times = "uniform", shared: float = 0.0) -> None:
         super().__init__()
         import diffusers
 
         made = diffusers.DDPMScheduler.from_config(dict(noise))
         kind = str(noise.get("prediction_type", "epsilon"))
         self.kind = checks.one_of("prediction_type of the scheduler", kind, ("epsilon", "sample", "v_prediction"))
-        self.times = times
+        self.times, self.shared = times, shared
         self.register_buffer("kept", made.alphas_cumprod.clone(), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return noised latents, their times (n,) and what is to be predicted, of clean latents (n, ...)."""
+        """Return noised latents, their times (n,) and what is to be predicted, of clean latents (n, channels, ...)."""
         n, steps = len(x), len(self.kept)
         drawn = torch.rand(n, device=x.device) if self.times == "uniform" else torch.randn(n, device=x.device).sigmoid()
         t = (drawn * steps).long().clamp(0, steps - 1)
         noise = torch.randn_like(x)
+        if self.shared > 0:
+            noise = shared_noise(noise, torch.randn_like(x[:, :, :1]), self.shared)
         shape = (n, *([1] * (x.ndim - 1)))
         alpha, sigma = self.kept[t].sqrt().view(shape), (1 - self.kept[t]).sqrt().view(shape)
         wanted = {"epsilon": noise, "sample": x, "v_prediction": alpha * noise - sigma * x}[self.kind]

@@ -55,7 +55,7 @@ from neuroreel.fit.watched import train_watched
 from neuroreel.generate.conditioning import Noising, Pairs, Times, Together, held_out_loss, together_loss
 from neuroreel.generate.inflate import TUNED, ClipUNet, inflate, motion_unet
 from neuroreel.generate.named import WORLD, open_generator, open_image_text
-from neuroreel.generate.samplers import denoise, make_sampler, window_noise
+from neuroreel.generate.samplers import denoise, make_sampler, shared_noise, window_noise
 from neuroreel.nets.cache import cached, digest_of
 from neuroreel.nets.weights import first_weights, read_about, read_state, take_tensors, write_state
 
@@ -93,6 +93,8 @@ class MindVideoConfig(Config):
     tuning : of the tuning together with the encoder.
     near : weight of the term that holds the tokens near those of the captions in the tuning; ours.
     times : how the noise levels are drawn, see `Noising`.
+    shared : share of the variance of its noise that the frames of a clip have in common, while tuning and sampling;
+        0 as published. Without long training on clips, objects jump where frames have noise of their own.
     dropped : share of the windows that say nothing while tuning: the mean window, zeros or the empty caption.
     validation : share of the training blocks that is held out of the tuning.
     null : what guidance starts from: "adversarial", what the encoder makes of the mean training window; "zero";
@@ -111,7 +113,7 @@ class MindVideoConfig(Config):
     captions: str = "data"
     crossing: Literal["then", "first", "leave-out", "refuse"] = "leave-out"
     masked: MaskedConfig = MaskedConfig(mask=0.75)
-    pretraining: LoopConfig | None = LoopConfig(steps=150, batch=64, rate=1e-3, average=0.99)
+    pretraining: LoopConfig | None = LoopConfig(steps=60, batch=32, rate=1e-3, average=0.97)
     pretrained: str = ""
     tokens: TokensConfig = TokensConfig()
     start: Literal["ridge", "random"] = "ridge"
@@ -119,18 +121,19 @@ class MindVideoConfig(Config):
     inflation: Literal["sparse-causal", "self", "motion", "none"] = "sparse-causal"
     motion: str = "own"
     parts: tuple[str, ...] = TUNED
-    telling: LoopConfig | None = LoopConfig(steps=40, batch=8, rate=3e-4, average=0.95, clip=1.0)
-    tuning: LoopConfig = LoopConfig(steps=120, batch=8, rate=3e-4, average=0.98, clip=1.0, checkpoint_every=60)
+    telling: LoopConfig | None = LoopConfig(steps=30, batch=8, rate=3e-4, average=0.9, clip=1.0)
+    tuning: LoopConfig = LoopConfig(steps=80, batch=8, rate=3e-4, average=0.95, clip=1.0, checkpoint_every=40)
     near: float = Field(default=0.05, ge=0)
     times: Times = "middle"
+    shared: float = Field(default=0.9, ge=0, le=1)
     dropped: float = Field(default=0.1, ge=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
     null: Literal["adversarial", "zero", "silent"] = "adversarial"
     guidance: float | None = Field(default=None, ge=0)
     guidances: tuple[float, ...] = Field(default=(1.5, 3.0, 5.0), min_length=1)
-    tried: int = Field(default=32, ge=2)
+    tried: int = Field(default=24, ge=2)
     sampler: Literal["ddim", "pndm", "dpm++", "unipc"] = "dpm++"
-    steps: int = Field(default=15, ge=1)
+    steps: int = Field(default=8, ge=1)
     precision: Literal["auto", "bf16", "float32"] = "auto"
     batch: int = Field(default=16, ge=1)
     checkpointing: bool = False
@@ -153,6 +156,7 @@ class MindVideoConfig(Config):
             tuning=LoopConfig(steps=10_000, batch=8, rate=2e-5, checkpoint_every=500),
             near=0,
             times="uniform",
+            shared=0,
             dropped=0,
             guidance=12.5,
             sampler="pndm",
@@ -492,26 +496,29 @@ class MindVideo:
         return wanted
 
     def _noising(self) -> Noising:
-        return Noising(self.generator_.noise, self.config.times)
+        return Noising(self.generator_.noise, self.config.times, self.config.shared)
 
     def _facts(self) -> dict[str, Any]:
         """Return what checkpoints of the U-Net of clips must agree with."""
-        config = self.config
-        return {"generator": config.generator, "inflation": config.inflation, "motion": config.motion}
+        return {name: getattr(self.config, name) for name in ("generator", "inflation", "motion", "shared")}
 
     # -----------------------------------------------------------------------------------------------------------------
     # Sampling
 
     def _clips(self, samples: Samples, tokens: Tensor, null: Tensor) -> np.ndarray:
         """Return the clips of windows by their tokens, a batch at a time, in the shape of the training clips."""
-        channels, *sides = self.generator_.latent_shape
-        shape, made = (channels, self.shape_[0], *sides), np.zeros((len(samples), *self.shape_), np.uint8)
-        for rows in (
-            np.array_split(np.arange(len(samples)), -(-len(samples) // self.config.batch)) if len(samples) else ()
-        ):
-            noise = window_noise(samples.take(rows), shape, self.seed_)
-            made[rows] = self._sized(self.draw(tokens[rows], noise, null))
+        made = np.zeros((len(samples), *self.shape_), np.uint8)
+        for start in range(0, len(samples), self.config.batch):
+            rows = np.arange(start, min(start + self.config.batch, len(samples)))
+            made[rows] = self._sized(self.draw(tokens[rows], self._noise(samples.take(rows)), null))
         return made
+
+    def _noise(self, samples: Samples) -> Tensor:
+        """Return the noise of the clips of windows, (n, channels, frames, h, w)."""
+        channels, *sides = self.generator_.latent_shape
+        own = window_noise(samples, (channels, self.shape_[0], *sides), self.seed_)
+        common = window_noise(samples, (channels, 1, *sides), self.seed_, "common")
+        return shared_noise(own, common, self.config.shared)
 
     def draw(self, tokens: Tensor, noise: Tensor, null: Tensor) -> np.ndarray:
         """Return the clips (n, frames, side, side, 3) uint8 that tokens (n, count, width) make of noise.

@@ -120,10 +120,18 @@ def score_names(fits: Mapping[str, Fit], truth: Samples, seed: int) -> dict[str,
     }
 
 
-def one_seed(folder: Path, seed: int, settings: dict[str, Any], draws: int, sheet: Path | None) -> dict[str, Any]:
+def thinned_sets(folder: Path, seed: int, every: int) -> Sets:
+    """Return the sets of a world with every so manieth test clip."""
+    sets = simulated_sets(folder, seed, WINDOW)
+    return replace(sets, test=sets.test.take(np.arange(0, len(sets.test.truth), every)))
+
+
+def one_seed(
+    folder: Path, seed: int, settings: dict[str, Any], every: int, draws: int, sheet: Path | None
+) -> dict[str, Any]:
     """Return the scores of one world."""
     started = time.perf_counter()
-    sets = simulated_sets(folder, seed, WINDOW)
+    sets = thinned_sets(folder, seed, every)
     system = MindVideo(MindVideoConfig.build(settings))
     systems = {"mind-video": system, "mean-frame": MeanFrame(), "nearest-clip": NearestClip()}
     fits = fit_all(systems, sets, folder, seed, draws=draws)
@@ -166,12 +174,12 @@ def draw_sheet(sheet: Path, truth: Samples, fit: Fit, count: int = 8) -> None:
 
 def ablate(folder: Path, seed: int, settings: dict[str, Any], out: Path, every: int, only: list[str]) -> None:
     """Score the variants of one world one by one; those that are in the file already stay."""
-    sets = simulated_sets(folder, seed, WINDOW)
+    sets = thinned_sets(folder, seed, every)
     kept = json.loads(out.read_text())["seeds"].get(str(seed), {}) if out.is_file() else {}
     rows = dict(kept.get("rows", {}))
     for name in only or ["full", *VARIANTS]:
         if name not in rows:
-            rows[name] = one_variant(folder, seed, settings, sets, name, every)
+            rows[name] = one_variant(folder, seed, settings, sets, name, every if "window" in name else 1)
             about = {"settings": MindVideoConfig.build(settings).model_dump(mode="json"), "window": WINDOW}
             keep(out, seed, {"rows": rows, "every": every}, **about)
 
@@ -188,17 +196,17 @@ def one_variant(folder: Path, seed: int, settings: dict[str, Any], sets: Sets, n
     if "contrastive" in more:
         more["contrastive"] = settings.get("contrastive", {}) | more["contrastive"]
     train, test = sets.at(Window.build(sets.window.model_dump() | window)) if window else (sets.train, sets.test)
+    test = test.take(np.arange(0, len(test.truth), every))
     system = MindVideo(MindVideoConfig.build(settings | more)).fit(train, run=RunFolder(own, seed=seed))
-    few = np.arange(0, len(test.truth), every)
-    truth = test.truth.take(few)
-    made = Named(system).reconstruct(test.brain.take(few))
+    truth = test.truth
+    made = Named(system).reconstruct(test.brain)
     table: ScoreTable = evaluate(
         {"mind-video": made}, truth, variants=METRICS, embed=open_backbones(dict.fromkeys(ROLES, "world")), seed=seed
     )
     names = score_names({"mind-video": Fit(system, made, {}, None, {})}, truth, seed)
     print(f"{time.perf_counter() - started:6.0f} s  {name}", flush=True)
     return {
-        "clips": len(few),
+        "clips": len(truth),
         "scores": table.to_dict()["rows"]["mind-video"],
         "names": {naming: rows["mind-video"] for naming, rows in names.items()},
         "stages": stages_of(own),
@@ -210,7 +218,7 @@ def main() -> None:
     parser = arguments(__doc__, RESULTS / "mind_video.json")
     parser.add_argument("--draws", type=int, default=2, help="brains of noise for the chance row")
     parser.add_argument("--ablation", action="store_true", help="score the variants instead")
-    parser.add_argument("--every", type=int, default=1, help="of the ablation: every so manieth test clip")
+    parser.add_argument("--every", type=int, default=1, help="score every so manieth test clip")
     parser.add_argument("--only", nargs="+", default=[], choices=["full", *VARIANTS], help="of the ablation")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -221,7 +229,7 @@ def main() -> None:
             ablate(args.folder, seed, args.settings, out, args.every, args.only)
             continue
         sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
-        keep(args.out, seed, one_seed(args.folder, seed, args.settings, args.draws, sheet), **about)
+        keep(args.out, seed, one_seed(args.folder, seed, args.settings, args.every, args.draws, sheet), **about)
     print(args.out, file=sys.stderr)
 
 

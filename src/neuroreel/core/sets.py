@@ -224,6 +224,10 @@ class TestSet:
         """The brain windows without anything of the truth: all that a system gets to see."""
         return self.truth.sealed()
 
+    def take(self, rows: np.ndarray) -> TestSet:
+        """Return the test set of the given samples, for example of every second clip."""
+        return replace(self, truth=self.truth.take(rows), key=_FROM_A_SPLIT)
+
 
 def require_training(train: object) -> TrainingSet:
     """Return the training set, else raise LeakageError: the first line of every `fit`."""

@@ -64,7 +64,7 @@ TERMS = ("pixel", "perceptual", "adversarial", "perceptual_network")
 WATCHED, SHOWN = 64, 10
 """Held-out windows that are looked at, at most, and those whose samples are kept."""
 
-POINTS = 200
+POINTS = 80
 """Points of the kept curves, at most."""
 
 

@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Named:
         with torch.inference_mode():
             logits = torch.cat([self.net(self.net.pixels(part)) for part in flat.split(256)])
         shares = logits.softmax(1).double().unflatten(0, (n, frames)).mean(1)
-        return Reconstruction(made.clips, shares.numpy(), self.classes)
+        return replace(made, probabilities=shares.numpy(), categories=self.classes)
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,14 @@ class ClipBasis:
     Attributes
     ----------
     mean_ : (frames, 3, height, width) float32, of pixels from -1 to 1.
-    axes_ : (components, frames * 3 * height * width) float32; codes have an SD of 1 over the clips of the fit.
+    axes_ : (components, frames * 3 * height * width) float32, of length 1: those who read a code see which of its
+        numbers matter.
+    sd_ : (components,) of the codes of the clips of the fit.
     """
 
     mean_: np.ndarray
     axes_: np.ndarray
+    sd_: np.ndarray
 
     def fit(self, clips: np.ndarray, size: int, components: int) -> Self:
         """Fit to clips (n, frames, h, w, 3) uint8: so many components of pixels at a height of `size`, at most."""
@@ -68,16 +71,15 @@ class ClipBasis:
         values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
         kept = np.flatnonzero(values > 1e-9 * values[-1])[::-1][:components]
         checks.require(len(kept) > 0, "clips", "must differ", "all the same")
-        scale = np.sqrt(values[kept] / len(clips))
         self.mean_ = mean.reshape(clips.shape[1], 3, *self.size)
-        self.axes_ = ((vectors[:, kept] / np.sqrt(values[kept])).T @ centred * scale[:, None]).astype(np.float32)
+        self.axes_ = ((vectors[:, kept] / np.sqrt(values[kept])).T @ centred).astype(np.float32)
+        self.sd_ = np.sqrt(values[kept] / len(clips)).astype(np.float32)
         return self
 
     def codes(self, clips: np.ndarray, batch: int = 200) -> np.ndarray:
         """Return the codes (n, components) float32 of clips (n, frames, h, w, 3) uint8."""
-        back = self.axes_ / np.square(self.axes_).sum(1, keepdims=True)
         parts = [clips[at : at + batch] for at in range(0, len(clips), batch)]
-        return np.concatenate([(self._flat(part) - self.mean_.ravel()) @ back.T for part in parts])
+        return np.concatenate([(self._flat(part) - self.mean_.ravel()) @ self.axes_.T for part in parts])
 
     def _flat(self, clips: np.ndarray) -> np.ndarray:
         n, frames = clips.shape[:2]
@@ -86,11 +88,11 @@ class ClipBasis:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what was learnt by name, for saving."""
-        return {"mean": self.mean_, "axes": self.axes_}
+        return {"mean": self.mean_, "axes": self.axes_, "sd": self.sd_}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> Self:
         """Take back what `arrays` returned."""
-        self.mean_, self.axes_ = arrays["mean"], arrays["axes"]
+        self.mean_, self.axes_, self.sd_ = arrays["mean"], arrays["axes"], arrays["sd"]
         self.size = (self.mean_.shape[2], self.mean_.shape[3])
         return self
 
@@ -106,6 +108,7 @@ class FrameDecoder(nn.Module):
 
     mean: Tensor
     axes: Tensor
+    sd: Tensor
 
     def __init__(self, basis: ClipBasis, height: int, width: int, config: FrameDecoderConfig | None = None) -> None:
         super().__init__()
@@ -113,6 +116,7 @@ class FrameDecoder(nn.Module):
         self.sides = height, width
         self.register_buffer("mean", torch.from_numpy(basis.mean_.copy()), persistent=False)
         self.register_buffer("axes", torch.from_numpy(basis.axes_.copy()), persistent=False)
+        self.register_buffer("sd", torch.from_numpy(basis.sd_.copy()), persistent=False)
         self.small = basis.size
         self.frames, channels = basis.mean_.shape[0], 3 * basis.mean_.shape[0]
         if config.base == "none":
@@ -137,7 +141,7 @@ class FrameDecoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the clips (n, frames, 3, h, w) of codes (n, components)."""
-        told = self.told(codes).view(len(codes), -1, self.coarse, self.coarse)
+        told = self.told(codes / self.sd).view(len(codes), -1, self.coarse, self.coarse)
         if self.config.base == "none":
             frames = 2 * self.add(told) - 1  # (n, frames * 3, size, size)
         else:

@@ -122,26 +122,26 @@ class EncoderDecoderConfig(Config):
     )
     cosine: float = Field(default=0.5, ge=0)
     front: Literal["ridge", "learnt"] = "ridge"
-    components: int = Field(default=128, ge=1)
-    based: int = Field(default=1500, ge=2)
-    reading: WindowDecoderConfig = WindowDecoderConfig(combine="concat", per_target=True, keep=(0.125, 0.25, 1.0))
+    components: int = Field(default=192, ge=1)
+    based: int = Field(default=1000, ge=2)
+    reading: WindowDecoderConfig = WindowDecoderConfig(combine="concat", per_target=True, keep=(0.125, 0.25))
     decoder: FrameDecoderConfig = FrameDecoderConfig()
     image: float = Field(default=0.35, ge=0)
     embedding: float = Field(default=0.35, ge=0)
     smooth: float = Field(default=0.30, ge=0)
     time: float = Field(default=1.0, ge=0)
-    pixel: float = Field(default=10.0, ge=0)
+    pixel: float = Field(default=20.0, ge=0)
     pairs: LoopConfig = LoopConfig(
-        steps=120, batch=16, rate=1e-3, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=40
+        steps=60, batch=8, rate=5e-4, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=30
     )
     cycles: LoopConfig | None = LoopConfig(
-        steps=160, batch=16, rate=1e-3, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=40
+        steps=80, batch=8, rate=5e-4, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=40
     )
     unpaired: float = Field(default=0.5, ge=0, le=1)
     every: int = Field(default=2, ge=1)
     noise: float = Field(default=1.0, ge=0)
     from_cycles: float = Field(default=0.5, ge=0, le=1)
-    cycled: int = Field(default=1600, ge=10)
+    cycled: int = Field(default=1200, ge=10)
     external: str = ""
     mode: Literal["strict", "transductive"] = "strict"
     transduction: LoopConfig = LoopConfig(
@@ -336,7 +336,7 @@ class EncoderDecoder:
         self.open_networks()
         shown, number = self._scanned(train.runs)
         external = self._external(videos) if self.config.cycles is not None else []
-        self._begin_encoder(shown, run.seed)
+        self.begin_encoder(shown, run.seed)
         shown = [self.with_features(each) for each in shown]
         errors, starts = self._fit_encoder(samples, {name: shown[i] for name, i in number.items()}, run)
         shown = [*shown, *map(self.with_features, external)] if self.config.cycles is not None else []
@@ -388,7 +388,7 @@ class EncoderDecoder:
     # -----------------------------------------------------------------------------------------------------------------
     # 1. Encoder
 
-    def _begin_encoder(self, shown: Sequence[Shown], seed: int, most: int = 600) -> None:
+    def begin_encoder(self, shown: Sequence[Shown], seed: int, most: int = 600) -> None:
         """Make the encoder, its components from so many of the clips at most."""
         with first_weights(seed, "encoder-decoder", "encoder"):
             trunk = self._trunk()

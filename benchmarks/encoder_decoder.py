@@ -1,0 +1,100 @@
+"""encoder-decoder on the simulated world, beside ridge-pixels and the mean frame, with chance rows and ceilings.
+
+    python benchmarks/encoder_decoder.py --folder /tmp/ed --seeds 0 1 2     # 40 min x 2, 8 min x 10
+
+Six frames of each clip of two seconds, one volume's time, are decoded from three volumes. ridge-pixels decodes frames
+as high as encoder-decoder does. The encoder is scored on the mean of the test repeats; what wen2018's ridge encoder
+has in the same world is copied from `linear_era.json` where that has the seed.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from simulated import RESULTS, arguments, fit_all, keep, score_all, simulated_sets, write_sheet
+
+from neuroreel.metrics.encoding import voxel_correlation
+from neuroreel.report.cortex import voxel_picture
+from neuroreel.report.record import VoxelMap
+from neuroreel.systems.baselines import MeanFrame, RidgePixels, RidgePixelsConfig
+from neuroreel.systems.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from neuroreel.workflow import Sets
+
+WINDOW = {"clip_s": 2.0, "frames": 6, "first_lag_s": 4.0, "trs": 3, "blocks": "events", "only_events": "test"}
+METRICS = (
+    "ssim:rgb-uniform7",
+    "identification:pairwise",
+    "pixcorr",
+    "two-way:clip",
+    "two-way:alexnet2",
+    "direction-accuracy",
+    "epe:over-flow",
+)
+SEEN_S = 12.0  # volumes before have no whole response
+
+
+def encoding(system: EncoderDecoder, sets: Sets, seed: int, picture: Path | None) -> dict[str, Any]:
+    """Return the median correlation of the encoder with the mean test repeat by area, beside wen2018's."""
+    runs = sets.test.runs
+    first = [run for run in runs if run.stimulus == runs[0].stimulus]
+    mean = np.mean([run.bold.data for run in first], axis=0)
+    whole = first[0].bold.start_s + first[0].bold.tr_s * np.arange(len(mean)) >= SEEN_S
+    r = voxel_correlation(system.encode(first[0]).data[whole], mean[whole])
+    space = first[0].bold.space
+    if picture is not None:
+        drawn, _ = voxel_picture(space, VoxelMap("encoder-decoder: r", r, "correlation"), "encoder_correlation")
+        if drawn is not None:
+            picture.write_bytes(drawn.png)
+    old = json.loads((RESULTS / "linear_era.json").read_text())["wen2018"]
+    areas = old["encoding"]["areas"] if old["seed"] == seed else {}
+    return {
+        name: {"encoder": float(np.nanmedian(r[mask])), "wen2018": areas.get(name, {}).get("correlation")}
+        for name, mask in space.rois.items()
+    }
+
+
+def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | None) -> dict[str, Any]:
+    """Return the scores of one world."""
+    started = time.perf_counter()
+    sets = simulated_sets(folder, seed, WINDOW)
+    config = EncoderDecoderConfig.build(settings)
+    systems = {
+        "encoder-decoder": EncoderDecoder(config),
+        "ridge-pixels": RidgePixels(RidgePixelsConfig(largest=config.decoder.size)),
+        "mean-frame": MeanFrame(),
+    }
+    fits = fit_all(systems, sets, folder, seed, draws=1)
+    voxels = encoding(systems["encoder-decoder"], sets, seed, sheet and sheet.with_stem(f"{sheet.stem}-cortex"))
+    if sheet is not None:
+        rows = np.linspace(0, len(sets.test.truth) - 1, 14).astype(int)
+        shown = [sets.test.truth.clips, *(fits[name].made.clips for name in ("encoder-decoder", "ridge-pixels"))]
+        write_sheet(sheet, [clips[rows, frame] for clips in shown for frame in (0, 5)])
+    table = score_all(fits, sets, METRICS, seed=seed)
+    own = folder / f"fit-{seed}" / "encoder-decoder"
+    about = {name: json.loads((own / f"{name}.json").read_text()) for name in ("encoder", "pairs", "cycles")}
+    return {
+        "clips": len(sets.test.truth),
+        "table": table.to_dict(),
+        "encoding": voxels,
+        "training": {name: {key: one[key] for key in ("validation", "precision")} for name, one in about.items()},
+        "seconds_of_each": {name: fit.seconds for name, fit in fits.items()},
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def main() -> None:
+    args = arguments(__doc__, RESULTS / "encoder_decoder.json").parse_args()
+    torch.set_num_threads(args.threads)
+    about = {"settings": EncoderDecoderConfig.build(args.settings).model_dump(mode="json"), "window": WINDOW}
+    for seed in args.seeds:
+        sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
+        keep(args.out, seed, one_seed(args.folder, seed, args.settings, sheet), **about)
+    print(args.out, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

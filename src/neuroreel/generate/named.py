@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from neuroreel.nets.pretrained import (
     read_settings,
     read_tokenizer,
 )
+from neuroreel.nets.weights import fingerprint
 from neuroreel.nets.world import read_card
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ class WorldClip:
     def __init__(self, world: World) -> None:
         self.world = world
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        return fingerprint(self.world.clip)
+
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Return embeddings (n, dim) of length 1."""
         return self.world.embed_text(captions)
@@ -90,6 +97,11 @@ class PublishedClip:
         self.net = read_network(CLIPModel, folder)
         self.tokenizer = read_tokenizer(folder)
         self.prepare = frame_processor(folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        return fingerprint(self.net)
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Return embeddings (n, dim) of length 1."""

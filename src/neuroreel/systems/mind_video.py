@@ -46,6 +46,7 @@ from neuroreel.brain.tokens import TokenEncoder, TokensConfig
 from neuroreel.core import checks
 from neuroreel.core.config import Config
 from neuroreel.core.errors import ConfigError
+from neuroreel.core.files import sha256
 from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Reconstruction, Run, Samples
@@ -57,7 +58,7 @@ from neuroreel.generate.inflate import TUNED, ClipUNet, inflate, motion_unet
 from neuroreel.generate.named import WORLD, open_generator, open_image_text
 from neuroreel.generate.samplers import denoise, make_sampler, shared_noise, window_noise
 from neuroreel.nets.cache import cached, digest_of
-from neuroreel.nets.weights import first_weights, read_about, read_state, take_tensors, write_state
+from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_state, take_tensors, write_state
 
 PUBLISHED_WINDOW = {"clip_s": 2.0, "frames": 6, "height": 256, "width": 256, "trs": 2, "first_lag_s": 4.0}
 """Settings of `Window` that MinD-Video was published with: 6 frames at 3 per second, 2 volumes; the lag is ours."""
@@ -125,7 +126,7 @@ class MindVideoConfig(Config):
     tuning: LoopConfig = LoopConfig(steps=80, batch=8, rate=3e-4, average=0.95, clip=1.0, checkpoint_every=40)
     near: float = Field(default=0.05, ge=0)
     times: Times = "middle"
-    shared: float = Field(default=0.9, ge=0, le=1)
+    shared: float = Field(default=0.8, ge=0, le=1)
     dropped: float = Field(default=0.1, ge=0, lt=1)
     validation: float = Field(default=0.1, gt=0, lt=1)
     null: Literal["adversarial", "zero", "silent"] = "adversarial"
@@ -207,7 +208,7 @@ class MindVideo:
         assert samples.clips is not None
         self.shape_, self.seed_, self.subject_ = samples.clips.shape[1:], run.seed, train.runs[0].bold.subject
         self.generator_ = open_generator(config.generator)
-        self.unet_, begins = self._inflate()
+        self.unet_, self.begins_ = self._inflate()
         sides = [side.samples for side in train.hold_out(config.validation)]
         fitted, held = (self._captioned(side, train.runs, run) for side in sides)
         check_captions(fitted.caption, config.contrastive)
@@ -223,7 +224,7 @@ class MindVideo:
         tuned = self._tune(whole, latents, mean, run)
         self.null_ = self._null(mean)
         swept = self._choose_guidance(whole[1])
-        about = {"begins_with": begins, "telling": told, "tuning": tuned, "null": config.null}
+        about = {"begins_with": self.begins_, "telling": told, "tuning": tuned, "null": config.null}
         run.record("video.json", about | {"guidance": self.guidance_, "guidances": swept})
         return self
 
@@ -262,7 +263,7 @@ class MindVideo:
         system.seed_, system.subject_ = int(about["seed"]), about["subject"]
         system.guidance_ = float(about["guidance"])
         system.generator_ = open_generator(system.config.generator)
-        system.unet_, _ = system._inflate()
+        system.unet_, system.begins_ = system._inflate()
         system.unet_.load(folder / "video.safetensors")
         system.brain_ = MaskedBrain.load(folder / "encoder")
         system.encoder_ = system._mixer()
@@ -336,7 +337,8 @@ class MindVideo:
         made.trainable([part for part in config.parts if part != "temporal" or config.inflation != "none"])
         if config.checkpointing:
             made.enable_gradient_checkpointing()
-        return made, "nothing" if begins is None else Path(begins).name
+        file = begins is not None and Path(begins).is_file()
+        return made, sha256(Path(str(begins))) if file else str(begins or "nothing")
 
     def _fits(self, file: str | Path) -> bool:
         """Tell whether the layers over time beside the generator are for such a network."""
@@ -464,12 +466,14 @@ class MindVideo:
         assert clips is not None
         settings = config.model_dump_json(exclude={"loop", "near", "against", "scale", "sparse"})
 
+        clip = open_image_text(self.config.clip)
+
         def make() -> dict[str, Tensor]:
             texts = [str(text) for text in samples.caption]
-            seen = embed_clips(open_image_text(self.config.clip), clips, texts, config, seed=self.seed_)
+            seen = embed_clips(clip, clips, texts, config, seed=self.seed_)
             return {"text": seen.text, "image": seen.image}
 
-        made_of: list[str | np.ndarray] = [self.config.clip, settings, str(self.seed_), samples.caption, clips]
+        made_of: list[str | np.ndarray] = [clip.fingerprint, settings, str(self.seed_), samples.caption, clips]
         return Seen(**cached(run.file(f"cache/clip-{name}.safetensors"), made_of, make), frames=clips.shape[1])
 
     def _seen_whole(self, clip: Any, clips: np.ndarray) -> Tensor:
@@ -483,7 +487,7 @@ class MindVideo:
         clips = samples.clips
         assert clips is not None
         file = run.file(f"cache/latents-{name}.safetensors")
-        made_of: list[str | np.ndarray] = [self.config.generator, clips]
+        made_of: list[str | np.ndarray] = [fingerprint(self.generator_.autoencoder), clips]
         return cached(file, made_of, lambda: {"latents": self.generator_.encode_clips(clips)})["latents"]
 
     def _wanted(self, samples: Samples, near: float) -> Tensor | None:
@@ -500,7 +504,8 @@ class MindVideo:
 
     def _facts(self) -> dict[str, Any]:
         """Return what checkpoints of the U-Net of clips must agree with."""
-        return {name: getattr(self.config, name) for name in ("generator", "inflation", "motion", "shared")}
+        own = {"unet": self.unet_.fingerprint, "layers over time": self.begins_}
+        return own | {name: getattr(self.config, name) for name in ("inflation", "shared")}
 
     # -----------------------------------------------------------------------------------------------------------------
     # Sampling

@@ -13,8 +13,9 @@ clips; the others of its clips, to be scored, are drawn from the same noise in b
 ones, drawn so as well, lie apart at most.
 
 Scores: CLIP similarity to the frames that the caption was written of, two-way identification among them, and whether
-the shipped AlexNet names the caption's category; `difference` is ours less the loop's with its interval over scenes.
-`equal` says that every interval holds 0 or lies above it. With `--full` weights are at random, so nothing is scored.
+the shipped AlexNet names the caption's category; `difference` is ours (first) less the loop's (second), clip by clip,
+with its interval over scenes, beside the interval of the loop's own score. `equal` says that every interval of the
+difference holds 0 or lies above it. With `--full` weights are at random, so nothing is scored.
 """
 
 import argparse
@@ -292,6 +293,7 @@ def compare(first: np.ndarray, second: np.ndarray, truth: np.ndarray, said: dict
         rows[name] = {key: float(value) for key, value in means.items()}
         rows[name] |= {"difference": float((a[name] - b[name]).mean()), "low": low, "high": high}
         rows[name]["no_worse"] = high is not None and high >= 0
+        rows[name]["interval_of_second"] = interval_of_mean(b[name], said["scene"], seed=0)
     return rows
 
 

@@ -102,6 +102,14 @@ def test_sets_can_only_come_from_a_split() -> None:
         Cut(train.split, train.runs, train.runs)
 
 
+def test_a_part_of_a_test_set_is_one_too() -> None:
+    split = make_split([{"run": "a"}], [{"run": "b"}])
+    _, test = split.cut(recording(make_run("a"), make_run("b"))).sets(Window())
+    part = test.take(np.arange(0, len(test.truth), 2))
+    assert isinstance(part, TestSet) and part.runs is test.runs
+    np.testing.assert_array_equal(part.brain.onset_s, test.truth.onset_s[::2])
+
+
 def test_the_brain_side_of_a_test_set_holds_nothing_of_the_truth() -> None:
     events = (Event(0.0, 60.0, "face", "a face", "f1"),)
     runs = recording(make_run("a"), make_run("b", events=events))

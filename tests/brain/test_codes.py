@@ -35,6 +35,15 @@ def test_a_code_has_a_spread_of_one_and_is_held_out_of_its_own_fit(sets):
     assert ((own - true) ** 2).mean() < ((apart - true) ** 2).mean()
 
 
+def test_the_expected_code_is_off_the_read_one_by_an_error_that_the_clip_does_not_tell(sets):
+    samples = sets[0].samples
+    codes = BrainCodes(CodesConfig(pixels=10, seen=0)).fit(samples.brain, samples.clips, samples.block)
+    true, error = codes.of(samples.clips), codes.held_out_ - codes.expected(samples.clips)
+    np.testing.assert_allclose(error.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose((error * (true - true.mean(0))).mean(0), 0, atol=1e-4)
+    assert (codes.expected(samples.clips).std(0) < 1).all()
+
+
 def test_components_that_cannot_be_read_are_left_out(sets):
     samples = sets[0].samples
     codes = BrainCodes(CodesConfig(pixels=60, seen=0)).fit(samples.brain, samples.clips, samples.block)
@@ -52,4 +61,5 @@ def test_codes_are_kept_in_a_folder(sets, tmp_path):
     again = BrainCodes.load(tmp_path, see)
     np.testing.assert_allclose(again.read(test.truth.brain), codes.read(test.truth.brain), atol=1e-5)
     np.testing.assert_allclose(again.of(test.truth.clips), codes.of(test.truth.clips), atol=1e-4)
+    np.testing.assert_allclose(again.expected(test.truth.clips), codes.expected(test.truth.clips), atol=1e-4)
     assert again.size == codes.size

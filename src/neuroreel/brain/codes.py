@@ -81,11 +81,14 @@ class BrainCodes:
     Attributes
     ----------
     held_out_ : (clips, code), the training windows' codes, each read without its fold; not saved.
-    cv_r2_ : R2 of each component of `held_out_`, by part.
+    cv_r2_ : R2 of each component of `held_out_`, by part; not saved.
+    slope_, offset_ : (code,), of the regression from true codes to those that were read.
     """
 
     held_out_: np.ndarray
     cv_r2_: dict[str, list[float]]
+    slope_: np.ndarray
+    offset_: np.ndarray
 
     def __init__(self, config: CodesConfig | None = None, see: See | None = None) -> None:
         self.config = config or CodesConfig()
@@ -114,12 +117,25 @@ class BrainCodes:
             self.cv_r2_[name] = (1 - (read - true).var(0) / np.maximum(true.var(0), 1e-12)).tolist()
             held.append(read)
         self.held_out_ = np.concatenate(held, 1)
+        true = self.of(clips)
+        centre, middle = true.mean(0), self.held_out_.mean(0)
+        apart = true - centre
+        self.slope_ = (apart * (self.held_out_ - middle)).sum(0) / np.maximum((apart**2).sum(0), 1e-12)
+        self.offset_ = middle - self.slope_ * centre
         return self
 
     def of(self, clips: np.ndarray) -> np.ndarray:
         """Return the codes (n, code) float32 of clips (n, frames, h, w, 3) uint8."""
         features = self._features(clips)
         return np.concatenate([part.of(features[name]) for name, part in self.parts_.items()], 1, dtype=np.float32)
+
+    def expected(self, clips: np.ndarray) -> np.ndarray:
+        """Return the codes (n, code) float32 that windows of clips (n, frames, h, w, 3) uint8 tell on average.
+
+        Of each component that is the share of its true value that a regression over the training windows says; the
+        less of it can be read, the smaller.
+        """
+        return (self.slope_ * self.of(clips) + self.offset_).astype(np.float32)
 
     def read(self, brain: np.ndarray) -> np.ndarray:
         """Return the codes (n, code) float32 that brain windows (n, trs, voxels) tell."""
@@ -130,6 +146,7 @@ class BrainCodes:
         """Write config, components and decoders into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder / "codes.json")
+        save_file({"slope": self.slope_, "offset": self.offset_}, folder / "codes.safetensors")
         for name, part in self.parts_.items():
             part.decoder.save(folder, name)
             arrays = {"mean": part.mean.astype(np.float32), "axes": part.axes, "read": part.read}
@@ -139,6 +156,8 @@ class BrainCodes:
     def load(cls, folder: Path, see: See | None = None) -> Self:
         """Return the codes that `save` wrote, with the function that saw the clips."""
         codes = cls(CodesConfig.load(folder / "codes.json"), see)
+        line = load_file(folder / "codes.safetensors")
+        codes.slope_, codes.offset_ = line["slope"], line["offset"]
         for name in (PIXELS, SEEN):
             file = folder / f"{name}-components.safetensors"
             if file.is_file():

@@ -106,7 +106,7 @@ class VideoGanConfig(Config):
     mirrored: float = Field(default=0.5, ge=0, le=1)
     pixel: float = Field(default=10.0, ge=0)
     perceptual: float = Field(default=0.5, ge=0)
-    adversarial: float = Field(default=0.3, ge=0)
+    adversarial: float = Field(default=0.15, ge=0)
     perceptual_network: str = "world"
     clip_network: str = "world"
     first: LoopConfig | None = LoopConfig(
@@ -277,12 +277,12 @@ class VideoGan:
         return np.stack(drawn, 1)
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
-        """Return what the generator makes of the true clips' codes; None where it is told voxels."""
+        """Return what the generator makes of codes without the ridge's errors; None where it is told voxels."""
         if self.codes_ is None:
             return None
         assert truth.clips is not None
         noise = window_noise(truth, (self.config.nets.noise,), self.seed_)
-        return Reconstruction(self._show(self._draw(self.codes_.of(self._fit_size(truth.clips)), noise)))
+        return Reconstruction(self._show(self._draw(self.codes_.expected(self._fit_size(truth.clips)), noise)))
 
     def code(self, brain: np.ndarray) -> np.ndarray:
         """Return what the networks are told of brain windows (n, trs, voxels), (n, code) float32."""
@@ -343,16 +343,13 @@ class VideoGan:
     def _pairs(self, clips: np.ndarray, codes: np.ndarray) -> Pairs:
         """Return clips with the codes that their windows told, and what mirror images would have been told as.
 
-        A component is told as much of its true value as a regression says, and an error that doesn't depend on it.
+        A window tells what windows of its clip tell on average, and an error that doesn't depend on the clip.
         """
         config = self.config
         told, errors, mirrored = np.stack([codes, codes]), np.zeros_like(codes), 0.0
         if self.codes_ is not None:
-            true = np.stack([self.codes_.of(clips), self.codes_.of(np.ascontiguousarray(clips[:, :, :, ::-1]))])
-            centre, middle = true[0].mean(0), codes.mean(0)
-            apart = true[0] - centre
-            slope = (apart * (codes - middle)).sum(0) / np.maximum((apart**2).sum(0), 1e-12)
-            told = slope * (true - centre) + middle
+            mirror = np.ascontiguousarray(clips[:, :, :, ::-1])
+            told = np.stack([self.codes_.expected(clips), self.codes_.expected(mirror)])
             errors, mirrored = codes - told[0], config.mirrored
         resampled = config.resampled if self.codes_ is not None else 0.0
         seen = config.nets.frames_seen

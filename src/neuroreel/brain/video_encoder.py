@@ -49,11 +49,12 @@ class VideoEncoderConfig(Config):
 
 
 class FrozenTrunk(nn.Module):
-    """Components of pixels, of a picture network's maps and of what a video network sees.
+    """Components of pixels and their changes, of a picture network's layers and of what a video network sees.
 
     Parameters
     ----------
-    maps : function of pictures (n, 3, h, w) from -1 to 1 that returns maps (n, channels, ...) of layers.
+    maps : function of pictures (n, 3, h, w) from -1 to 1 that returns maps (n, channels, ...) or units (n, units) of
+        layers.
     see : function of clips (n, frames, 3, h, w) from -1 to 1 that returns embeddings (n, units).
     """
 
@@ -69,10 +70,14 @@ class FrozenTrunk(nn.Module):
         pictures = clips[:, looked].flatten(0, 1)
         found = [F.adaptive_avg_pool2d(pictures, config.pixel_grid)]
         for layer in self.maps(pictures):
-            side = min(config.grid, *layer.shape[2:]) if layer.ndim == 4 else config.grid
-            pooled = F.adaptive_avg_pool2d(layer, side) if layer.ndim == 4 else layer
-            found.append(pooled.clamp(min=0).log1p() if layer.ndim == 4 else pooled)
+            if layer.ndim == 4:
+                layer = F.adaptive_avg_pool2d(layer, min(config.grid, *layer.shape[2:])).clamp(min=0).log1p()
+            found.append(layer)
         spaces = [space.flatten(1).unflatten(0, (n, len(looked))).mean(1) for space in found]
+        if frames > 1:
+            changes = clips.diff(dim=1).abs().flatten(0, 1)
+            moved = F.adaptive_avg_pool2d(changes, config.pixel_grid).add(1e-4).sqrt()
+            spaces.append(moved.flatten(1).unflatten(0, (n, frames - 1)).mean(1))
         return [*spaces, self.see(clips)]
 
     @torch.no_grad()

@@ -57,11 +57,14 @@ class PerceptualLoss(Frozen):
     net : what is frozen.
     maps : function of pictures (n, 3, h, w) from -1 to 1 that returns the activations (n, channels, ...) of layers.
     weights : (channels,) >= 0 of every layer, LPIPS's linear ones; None for 1.
+    seen : as `maps`, with what layers see that keep no place (n, units) behind; `maps` alone where there are none.
     """
 
-    def __init__(self, net: nn.Module, maps: Maps, weights: Sequence[Tensor] | None = None) -> None:
+    def __init__(
+        self, net: nn.Module, maps: Maps, weights: Sequence[Tensor] | None = None, seen: Maps | None = None
+    ) -> None:
         super().__init__(net)
-        self.maps = maps
+        self.maps, self.seen = maps, seen or maps
         for number, weight in enumerate(weights or ()):
             self.register_buffer(f"weight{number}", weight.flatten(), persistent=False)
         self.weighted = weights is not None
@@ -173,12 +176,13 @@ def _through_alexnet(net: AlexNet, layers: Sequence[str], weights: Sequence[Tens
         checks.one_of("layer", layer, [name for name in net.layers if len(net.shapes[name]) == 3])
     own = net.config.size if net.config.layout == "world" else None
 
-    def maps(pictures: Tensor) -> list[Tensor]:
+    def look(pictures: Tensor, layers: Sequence[str]) -> list[Tensor]:
         pixels = (_sized(pictures, own) if own else _large(pictures)) * 127.5 + 127.5
         found = net.activations(((pixels.flip(1) if net.layout.bgr else pixels) - net.mean) / net.scale, layers)
         return [found[layer] for layer in layers]
 
-    return PerceptualLoss(net, maps, weights)
+    seen = (*layers, "fc6", "fc7") if own else tuple(layers)  # fully connected layers see one size only
+    return PerceptualLoss(net, lambda x: look(x, layers), weights, lambda x: look(x, seen))
 
 
 def _linear(state: Mapping[str, Tensor], layers: Sequence[str]) -> list[Tensor] | None:

@@ -96,6 +96,7 @@ class EncoderDecoderConfig(Config):
     components : length of that code.
     based : clips that its components are of, at most.
     reading : choices of the ridge.
+    combines : ways of combining the volumes of a window, of which the ridge takes the one that held-out blocks prefer.
     decoder : shape of code -> frames.
     image, embedding, smooth : weights beta, gamma, delta of perceptual similarity, distance in the video network's
         embedding, and total variation.
@@ -124,7 +125,8 @@ class EncoderDecoderConfig(Config):
     front: Literal["ridge", "learnt"] = "ridge"
     components: int = Field(default=192, ge=1)
     based: int = Field(default=1000, ge=2)
-    reading: WindowDecoderConfig = WindowDecoderConfig(combine="concat", per_target=True, keep=(0.125, 0.25))
+    reading: WindowDecoderConfig = WindowDecoderConfig(per_target=True, keep=(0.125, 0.25))
+    combines: tuple[Literal["mean", "concat"], ...] = Field(default=("mean", "concat"), min_length=1)
     decoder: FrameDecoderConfig = FrameDecoderConfig()
     image: float = Field(default=0.35, ge=0)
     embedding: float = Field(default=0.35, ge=0)
@@ -132,12 +134,12 @@ class EncoderDecoderConfig(Config):
     time: float = Field(default=1.0, ge=0)
     pixel: float = Field(default=20.0, ge=0)
     pairs: LoopConfig = LoopConfig(
-        steps=60, batch=8, rate=5e-4, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=30
+        steps=40, batch=8, rate=5e-4, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=20
     )
     cycles: LoopConfig | None = LoopConfig(
-        steps=80, batch=8, rate=5e-4, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=40
+        steps=120, batch=8, rate=1e-3, warm_up=0.1, average=0.97, clip=1.0, precision="float32", checkpoint_every=40
     )
-    unpaired: float = Field(default=0.5, ge=0, le=1)
+    unpaired: float = Field(default=0.75, ge=0, le=1)
     every: int = Field(default=2, ge=1)
     noise: float = Field(default=1.0, ge=0)
     from_cycles: float = Field(default=0.5, ge=0, le=1)
@@ -436,7 +438,7 @@ class EncoderDecoder:
     def _trunk(self) -> FrozenTrunk | Conv3dTrunk:
         if self.config.encoder.trunk == "conv3d":
             return Conv3dTrunk()
-        return FrozenTrunk(self.config.encoder, self.perceptual.maps, self.embedding)
+        return FrozenTrunk(self.config.encoder, self.perceptual.seen, self.embedding)
 
     def _scanned(self, runs: Sequence[Run]) -> tuple[list[Shown], dict[str, int]]:
         """Return what the runs showed, once for all repeats, and the number of each run's."""
@@ -501,8 +503,13 @@ class EncoderDecoder:
         self.basis_ = ClipBasis().fit(_rows(clips, rows), config.decoder.size, config.components)
         if config.front == "ridge":
             codes = self.basis_.codes(samples.clips)
-            self.pairs_ = WindowDecoder(config.reading).fit(samples.brain, codes, samples.block)
+            self.pairs_ = self._read(samples.brain, codes, samples.block)
         self.centre_, self.spread_ = samples.brain.mean((0, 1)), samples.brain.std((0, 1)) + np.float32(1e-6)
+
+    def _read(self, brain: np.ndarray, codes: np.ndarray, blocks: np.ndarray) -> WindowDecoder:
+        """Return the regression from windows to codes that predicts held-out blocks best."""
+        ways = [self.config.reading.model_copy(update={"combine": combine}) for combine in self.config.combines]
+        return max((WindowDecoder(way).fit(brain, codes, blocks) for way in ways), key=lambda one: one.cv_r2_)
 
     def _fit_pairs(self, train: TrainingSet, run: RunFolder) -> None:
         """Train the decoder on the training windows, each read by the folds without it."""
@@ -619,7 +626,7 @@ class EncoderDecoder:
             brain = cycles.brain(rows, rng.integers(2**62, size=len(rows)))
             codes = self.basis_.codes(cycles.clips[rows])
             blocks = rows // max(1, round(20 / self.clips_step_s()))
-            self.cycles_ = WindowDecoder(config.reading).fit(brain, codes, blocks)
+            self.cycles_ = self._read(brain, codes, blocks)
         if self.pairs_ is not None:
             inputs = self._mean_code(self.pairs_.held_out_, train.samples.brain)
         self._train(train, inputs, cycles, config.cycles, "cycles", run)

@@ -37,11 +37,20 @@ def test_volumes_mix_the_clips_that_were_shown_so_long_before():
 def test_the_features_of_each_space_weigh_the_same_and_are_the_module_s():
     made = trunk()
     features = made(to_signed(clips())).numpy()
-    assert features.shape == (40, made.units) and made.spaces == 3
+    assert features.shape == (40, made.units) and made.spaces == 4
     assert float(features[:, :5].var(0).sum()) == pytest.approx(1, rel=1e-3)
     again = FrozenTrunk(made.config, made.maps, made.see)
     again.restore(dict(made.named_buffers(recurse=False)))
     torch.testing.assert_close(again(to_signed(clips(5, 1))), made(to_signed(clips(5, 1))))
+
+
+def test_what_never_moves_has_no_components_of_movement():
+    still = np.repeat(clips()[:, :1], 3, axis=1)
+    made = trunk()
+    before = made.units
+    made.begin(still)
+    assert len(made.axes2) == 0 and made.units < before
+    assert torch.isfinite(made(to_signed(still))).all()
 
 
 def test_the_readout_begins_as_the_regression_and_tells_what_it_missed():

@@ -90,8 +90,9 @@ class FrozenTrunk(nn.Module):
             mean = space.mean(0)
             centred = space - mean
             values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-            kept = np.flatnonzero(values > 1e-7 * max(values[-1], 1e-12))[::-1][: self.config.components]
-            total = np.sqrt(values[kept].sum() / len(space))
+            least = max(1e-7 * values[-1], 1e-9 * float(np.square(space).sum()))  # of what varies, and of rounding
+            kept = np.flatnonzero(values > least)[::-1][: self.config.components]
+            total = np.sqrt(max(values[kept].sum(), 1e-12) / len(space))
             axes = (vectors[:, kept] / np.sqrt(values[kept])).T @ centred / total  # (components, units)
             self.register_buffer(f"mean{number}", torch.from_numpy(mean))
             self.register_buffer(f"axes{number}", torch.from_numpy(axes.astype(np.float32)))

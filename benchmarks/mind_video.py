@@ -5,7 +5,8 @@
 
 Each seed is a world, a subject and a fit of its own, and keeps its place in the file. Categories are named from the
 clips twice, by the shipped AlexNet frame by frame and by the shipped classifier of clips, so that what is scored is
-what is seen. The ablation scores each variant on the same test clips, without trivial answers but shuffled pairs.
+what is seen. What mean-frame would answer is the chance row of the mean training clip. The ablation scores each variant
+on the same test clips, without trivial answers but shuffled pairs.
 """
 
 import json
@@ -30,7 +31,7 @@ from neuroreel.generate.world import load_world
 from neuroreel.metrics.backbones import open_backbones
 from neuroreel.metrics.table import evaluate
 from neuroreel.simulate.categories import GROUP_OF, GROUPS
-from neuroreel.systems.baselines import MeanFrame, NearestClip
+from neuroreel.systems.baselines import NearestClip, RidgeLatentsConfig
 from neuroreel.systems.mind_video import MindVideo, MindVideoConfig
 from neuroreel.workflow import Sets
 
@@ -133,7 +134,7 @@ def one_seed(
     started = time.perf_counter()
     sets = thinned_sets(folder, seed, every)
     system = MindVideo(MindVideoConfig.build(settings))
-    systems = {"mind-video": system, "mean-frame": MeanFrame(), "nearest-clip": NearestClip()}
+    systems = {"mind-video": system, "nearest-clip": NearestClip(RidgeLatentsConfig(largest=24))}
     fits = fit_all(systems, sets, folder, seed, draws=draws)
     table, truth = score_all(fits, sets, METRICS, seed=seed), sets.test.truth
     names = score_names(fits, truth, seed)

@@ -103,7 +103,7 @@ class ContrastiveConfig(Config):
     synonyms: tuple[tuple[str, ...], ...] = SYNONYMS
     crops: int = Field(default=2, ge=0)
     crop: float = Field(default=0.8, gt=0, le=1)
-    near: float = Field(default=0.05, ge=0)
+    near: float = Field(default=1.0, ge=0)
 
     @property
     def reads(self) -> bool:

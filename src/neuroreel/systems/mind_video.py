@@ -122,9 +122,9 @@ class MindVideoConfig(Config):
     inflation: Literal["sparse-causal", "self", "motion", "none"] = "sparse-causal"
     motion: str = "own"
     parts: tuple[str, ...] = TUNED
-    telling: LoopConfig | None = LoopConfig(steps=30, batch=8, rate=3e-4, average=0.9, clip=1.0)
-    tuning: LoopConfig = LoopConfig(steps=80, batch=8, rate=3e-4, average=0.95, clip=1.0, checkpoint_every=40)
-    near: float = Field(default=0.05, ge=0)
+    telling: LoopConfig | None = LoopConfig(steps=20, batch=8, rate=3e-4, average=0.9, clip=1.0)
+    tuning: LoopConfig = LoopConfig(steps=100, batch=8, rate=5e-4, average=0.95, clip=1.0, checkpoint_every=40)
+    near: float = Field(default=0.1, ge=0)
     times: Times = "middle"
     shared: float = Field(default=0.8, ge=0, le=1)
     dropped: float = Field(default=0.1, ge=0, lt=1)

@@ -15,6 +15,7 @@ from neuroreel.core.types import Video
 from neuroreel.core.video import write_video
 from neuroreel.fit.loop import LoopConfig
 from neuroreel.generate.frame_decoder import FrameDecoderConfig
+from neuroreel.metrics.pixel import frame_correlation
 from neuroreel.metrics.table import evaluate
 from neuroreel.systems.encoder_decoder import (
     Asked,
@@ -142,6 +143,21 @@ def test_its_encoder_predicts_the_voxels_of_unseen_movies(tmp_path):
     made, true = system.encode(test.runs[0]).data[2:], test.runs[0].bold.data[2:]
     r = [np.corrcoef(made[:, voxel], true[:, voxel])[0, 1] for voxel in range(true.shape[1])]
     assert np.mean(r[:30]) > 0.5 and abs(np.mean(r[30:])) < 0.2  # the last quarter of the voxels is blind
+
+
+@pytest.mark.heavy
+def test_few_pairs_are_read_better_with_the_videos_that_nobody_was_scanned_with(tmp_path):
+    train, test = planted_sets(clips=300, noise=0.6)
+    few = train.take(np.arange(40))
+    loop = LoopConfig(steps=40, batch=8, rate=1e-3, average=0.9, precision="float32")
+    settings = {"components": 24, "pairs": loop, "cycled": 300, "encoder": VideoEncoderConfig(components=24, looks=1)}
+    alone = fit(tmp_path / "alone", few, **settings, cycles=None)
+    both = fit(tmp_path / "both", few, **settings, cycles=loop)
+    scores = {
+        name: frame_correlation(one.reconstruct(test.brain).clips, test.truth.clips).mean()
+        for name, one in (("alone", alone), ("both", both))
+    }
+    assert scores["both"] > scores["alone"] > 0.2
 
 
 def test_other_videos_join_the_cycles_from_a_folder_or_by_hand(fitted, tmp_path):

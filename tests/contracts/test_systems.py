@@ -7,7 +7,7 @@ from neuroreel.testing import check_system
 BLIND = {"mean-frame", "no-brain"}
 
 
-SLOW = {"video-gan", "wen2018"}  # long at their defaults; their own tests hold them to the protocol at a small size
+SLOW = {"encoder-decoder", "video-gan", "wen2018"}  # long at their defaults; their own tests hold them to the protocol at a small size
 ELSEWHERE = {"mind-vis"}  # a generator that knows the world's scenes only can't show planted shapes; see its own tests
 
 

@@ -7,8 +7,8 @@ from neuroreel.testing import check_system
 BLIND = {"mean-frame", "no-brain"}
 
 
-SLOW = {"encoder-decoder", "video-gan", "wen2018"}  # long at their defaults; their own tests hold them to the protocol at a small size
-ELSEWHERE = {"mind-vis"}  # a generator that knows the world's scenes only can't show planted shapes; see its own tests
+SLOW = {"encoder-decoder", "video-gan", "wen2018"}  # at their defaults; see their own tests at a small size
+ELSEWHERE = {"mind-video", "mind-vis"}  # a generator of the world's scenes shows no planted shapes; see their own tests
 
 
 @pytest.mark.parametrize(

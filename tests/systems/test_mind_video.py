@@ -10,6 +10,7 @@ import torch
 from tests.generate.small_generators import write_blip, write_clip, write_stable_diffusion
 
 from neuroreel.brain.contrastive import ContrastiveConfig
+from neuroreel.brain.interpretation import stages_of
 from neuroreel.brain.masked import MaskedConfig
 from neuroreel.brain.tokens import TokensConfig
 from neuroreel.core.errors import ConfigError, DataError
@@ -76,6 +77,7 @@ def test_every_stage_is_recorded(fitted):
     assert {"text_top1", "text_pairwise", "image_top1", "image_pairwise"} <= {
         word.strip('"') for word in told["contrastive"].replace(":", " ").split()
     }
+    assert list(stages_of(system, run.path)) == ["masked modelling", "contrastive learning", "fitted"]
     assert f'"guidance": {system.guidance_}' in told["video"] and system.guidance_ in (1.0, 3.0)
 
 

@@ -40,7 +40,6 @@ from neuroreel.brain.contrastive import (
     found_among,
 )
 from neuroreel.brain.interpretation import keep_stage
-from neuroreel.brain.interpretation import keep_stage
 from neuroreel.brain.masked import MaskedBrain, MaskedConfig
 from neuroreel.brain.pretraining import begin_brain
 from neuroreel.brain.tokens import TokenEncoder, TokensConfig
@@ -315,7 +314,6 @@ class MindVideo:
             cpu=run.device == "cpu",
             facts={"clip": self.config.clip, "contrastive": config.model_dump(mode="json", exclude={"loop"})},
         )
-        keep_stage(self.brain_, run, "contrastive learning")
         run.record("contrastive.json", {"ridge_r2": started, "clips": len(samples), "held": len(held)} | about)
         keep_stage(self.brain_, run, "contrastive learning")
 

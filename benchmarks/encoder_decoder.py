@@ -78,6 +78,7 @@ def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | No
     about = {name: json.loads((own / f"{name}.json").read_text()) for name in ("encoder", "pairs", "cycles")}
     return {
         "clips": len(sets.test.truth),
+        "settings": config.model_dump(mode="json"),
         "table": table.to_dict(),
         "encoding": voxels,
         "training": {name: {key: one[key] for key in ("validation", "precision")} for name, one in about.items()},
@@ -89,10 +90,9 @@ def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | No
 def main() -> None:
     args = arguments(__doc__, RESULTS / "encoder_decoder.json").parse_args()
     torch.set_num_threads(args.threads)
-    about = {"settings": EncoderDecoderConfig.build(args.settings).model_dump(mode="json"), "window": WINDOW}
     for seed in args.seeds:
         sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
-        keep(args.out, seed, one_seed(args.folder, seed, args.settings, sheet), **about)
+        keep(args.out, seed, one_seed(args.folder, seed, args.settings, sheet), window=WINDOW)
     print(args.out, file=sys.stderr)
 
 

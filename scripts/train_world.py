@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -39,6 +40,8 @@ ROOT = Path(__file__).parents[1]
 SIZE, FRAMES, FPS = 64, 6, 3.0
 FIRST_LATENTS, LATENTS = 4, 8
 """Channels of the latents that the networks begin with, and of those that ship."""
+LAYERS = 2
+"""Blocks of each level of the U-Net that ships; it begins with one."""
 PART = 500
 SEEDS = {"train": 8_000_000, "judge": 8_300_000, "test": 8_900_000}
 TOKENS = 24
@@ -456,7 +459,7 @@ def load_clip(job: Job, stages: tuple[str, ...]) -> tuple[Any, Any]:
     return tokenizer, net.eval()
 
 
-def build_unet(latents: int) -> Any:
+def build_unet(latents: int, layers: int = 1) -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -464,7 +467,7 @@ def build_unet(latents: int) -> Any:
         in_channels=latents,
         out_channels=latents,
         block_out_channels=(48, 96),
-        layers_per_block=1,
+        layers_per_block=layers,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=128,
@@ -594,6 +597,46 @@ def stage_unet_wider(job: Job) -> None:
     fit(job, "unet_wider", net, picture_loss, Rows(arrays, ("x", "places")), config)
 
 
+def build_pictures(silent: Tensor | None = None) -> Diffusion:
+    """Return the U-Net of pictures as it ships, with its loss."""
+    return Diffusion(build_unet(LATENTS, LAYERS), torch.zeros(1, TOKENS, 128) if silent is None else silent)
+
+
+def stage_unet_deeper(job: Job) -> None:
+    """Train the U-Net of pictures on with one more block before each that it has, which at first add nothing."""
+    arrays, silent = diffusion_parts(job, "autoencoder_wider")
+    old = Diffusion(build_unet(LATENTS), silent)
+    load_part(job, "unet_wider", old)
+    torch.manual_seed(job.seed)
+    net = build_pictures(silent)
+    deepen(old.unet, net.unet)
+    config = job.config(steps=9000, batch=32, rate=1.5e-3, average=0.999)
+    fit(job, "unet_deeper", net, picture_loss, Rows(arrays, ("x", "places")), config)
+
+
+@torch.no_grad()
+def deepen(old: Any, new: Any) -> None:
+    """Fill a U-Net that has two blocks where the old one has one so that it does as that does.
+
+    What is added stands behind the block of a level on the way down, and in the middle on the way up; it passes on what
+    comes to it.
+    """
+    own = new.state_dict()
+    for name, value in old.state_dict().items():
+        own[re.sub(r"^(up_blocks\.\d+\.(?:resnets|attentions))\.1\.", r"\1.2.", name)] = value
+    new.load_state_dict(own)
+    for level in (*new.down_blocks, *new.up_blocks):
+        block = level.resnets[1]
+        silent = [block.conv2, *(attention.proj_out for attention in getattr(level, "attentions", [])[1:2])]
+        if block.conv_shortcut is not None:  # what comes by the short cut from the way down is left out
+            silent.append(block.conv_shortcut)
+        for layer in silent:
+            layer.weight.zero_()
+            layer.bias.zero_()
+        if block.conv_shortcut is not None:
+            block.conv_shortcut.weight[:, : block.out_channels, 0, 0] = torch.eye(block.out_channels)
+
+
 MOVING = ("self", "temporal")
 """What the U-Net of clips has of its own: the attention to the frames before, and that over time."""
 
@@ -602,8 +645,8 @@ def build_motion(job: Job) -> Any:
     """Return the finished U-Net of pictures, rounded as it ships, as one of clips (MinD-Video, section 3.4)."""
     from neuroreel.generate.inflate import inflate
 
-    pictures = Diffusion(build_unet(LATENTS), torch.zeros(1, TOKENS, 128))
-    load_part(job, "unet_wider", pictures)
+    pictures = build_pictures()
+    load_part(job, "unet_deeper", pictures)
     return inflate(pictures.unet.half().float(), FRAMES)
 
 
@@ -645,35 +688,46 @@ def labels_of(truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.array([known[name].index(str(value)) for value in named[name]]) for name in known}
 
 
-def stage_judge(job: Job) -> None:
-    clips, truth = draw(job, "judge", job.clips)
-    torch.manual_seed(job.seed + 1)
-    net = build_classifier(1)
-    labels, middle = labels_of(truth), slice(FRAMES // 2 - 1, FRAMES // 2 + 1)
-    source = Closer({"clips": clips[:, middle], "places": places(truth)[:, middle], **labels}, ("clips", "places"))
-
-    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
-        found = model(net.pixels(b["clips"]))
-        wrong = sum(F.cross_entropy(found[name], b[name], reduction="none") for name in ("category", "colour"))
+def classifier_loss(net: nn.Module, b: dict[str, Tensor]) -> Tensor:
+    """Return the loss of a batch of a classifier's answers; where clips were cut, their places cost nothing."""
+    found = net(net.pixels(b["clips"]))
+    named = [F.cross_entropy(found[name], b[name], reduction="none") for name in found if name != "place"]
+    wrong = torch.stack(named).sum(0)
+    if "place" in found:
         apart = F.smooth_l1_loss(found["place"], b["places"], reduction="none", beta=0.1).sum(1)
-        return wrong + 10 * apart * ~b["near"]
+        wrong = wrong + 10 * apart * ~b["near"]
+    return wrong
 
-    fit(job, "judge", net, loss, source, job.config(steps=1500, batch=64, rate=2e-3, average=0.99))
+
+def fit_classifier(job: Job, stage: str, frames: int, before: str | None = None, **settings: Any) -> None:
+    """Train a classifier of pictures or of clips, from the average of an earlier stage where one is named."""
+    clips, truth = draw(job, "judge", job.clips)
+    torch.manual_seed(job.seed + frames)
+    net = build_classifier(frames)
+    if before is not None:
+        load_part(job, before, net)
+    net.train()
+    middle = slice(FRAMES // 2 - 1, FRAMES // 2 + 1) if frames == 1 else slice(None)
+    arrays = {"clips": clips[:, middle], "places": places(truth)[:, middle], **labels_of(truth)}
+    # left stays left in a clip
+    source = Closer(arrays, ("clips", "places") if frames == 1 else (), mirror=frames == 1)
+    fit(job, stage, net, classifier_loss, source, job.config(batch=64, **settings))
+
+
+def stage_judge(job: Job) -> None:
+    fit_classifier(job, "judge", 1, steps=1500, rate=2e-3, average=0.99)
+
+
+def stage_judge_longer(job: Job) -> None:
+    fit_classifier(job, "judge_longer", 1, "judge", steps=4500, rate=1.5e-3, average=0.998)
 
 
 def stage_video_classifier(job: Job) -> None:
-    clips, truth = draw(job, "judge", job.clips)
-    torch.manual_seed(job.seed + 2)
-    net = build_classifier(FRAMES)
-    source = Closer({"clips": clips, "places": places(truth), **labels_of(truth)}, mirror=False)  # left stays left
+    fit_classifier(job, "video_classifier", FRAMES, steps=1500, rate=2e-3, average=0.99)
 
-    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
-        found = model(net.pixels(b["clips"]))
-        return F.cross_entropy(found["category"], b["category"], reduction="none") + F.cross_entropy(
-            found["doing"], b["doing"], reduction="none"
-        )
 
-    fit(job, "video_classifier", net, loss, source, job.config(steps=1500, batch=64, rate=2e-3, average=0.99))
+def stage_video_classifier_longer(job: Job) -> None:
+    fit_classifier(job, "video_classifier_longer", FRAMES, "video_classifier", steps=4500, rate=1.5e-3, average=0.998)
 
 
 def write_network(net: Any, folder: Path) -> None:
@@ -694,8 +748,8 @@ def write_classifier(job: Job, frames: int, folder: Path) -> None:
 
 def write_unet(job: Job, folder: Path) -> None:
     """Write the U-Net of pictures in float16."""
-    net = Diffusion(build_unet(LATENTS), torch.zeros(1, TOKENS, 128))
-    load_part(job, "unet_wider", net)
+    net = build_pictures()
+    load_part(job, "unet_deeper", net)
     write_network(net.unet, folder)
 
 
@@ -751,7 +805,7 @@ def export(job: Job, out: Path) -> None:
         "text_encoder": (("text",), lambda path: write_text_encoder(job, path), {}),
         "clip": (("text", "clip"), lambda path: write_network(load_clip(job, ("text", "clip"))[1], path), {}),
         "vae": (("autoencoder", "autoencoder_wider"), lambda path: write_network(load_autoencoder(job), path), {}),
-        "unet": (("unet", "unet_longer", "unet_wider"), lambda path: write_unet(job, path), {}),
+        "unet": (("unet", "unet_longer", "unet_wider", "unet_deeper"), lambda path: write_unet(job, path), {}),
         "motion": (("motion",), lambda path: write_motion(job, path), {}),
         "video_classifier": (("video_classifier",), lambda path: write_classifier(job, FRAMES, path), heads),
     }
@@ -795,11 +849,14 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "text": stage_text,
     "clip": stage_clip,
     "judge": stage_judge,
+    "judge_longer": stage_judge_longer,
     "unet": stage_unet,
     "unet_longer": stage_unet_longer,
     "unet_wider": stage_unet_wider,
+    "unet_deeper": stage_unet_deeper,
     "motion": stage_motion,
     "video_classifier": stage_video_classifier,
+    "video_classifier_longer": stage_video_classifier_longer,
 }
 
 

@@ -8,9 +8,11 @@
        layers, over time. It is tuned on the training clips with their captions, then together with the encoder.
     4. Adversarial guidance: every step leads away from what the encoder makes of the mean training window.
 
-Where the pictures have captions and the generator reads text, the mixer begins as the ridge regression from the
-encoder's tokens to those of the captions, and is held near them by a term of the loss; neither is in the paper.
-`start="random"`, `near=0` and `contrastive.near=0` leave them out.
+Where the pictures have captions and the generator reads text, three things are ours. The mixer begins as the ridge
+regression from the encoder's tokens to those of the captions, and is held near them by a term of the loss
+(`start="random"`, `near=0` and `contrastive.near=0` leave that out). And the training clips' captions are a prior:
+what the contrastive stage takes for probable has its share in the tokens, since a regression answers with a mean that
+no caption has (`prior=None` leaves that out, see `brain.caption_prior`).
 
 What the release is faulted for is not repeated: the null comes from training windows and not from the test set, the
 scale of the guidance from held-out training blocks, the lag is the window's and is said, and what trains it is here.
@@ -29,6 +31,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from neuroreel.brain.caption_prior import CaptionPrior, CaptionPriorConfig
 from neuroreel.brain.contrastive import (
     ContrastiveConfig,
     ContrastiveNet,
@@ -62,6 +65,8 @@ from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_
 
 PUBLISHED_WINDOW = {"clip_s": 2.0, "frames": 6, "height": 256, "width": 256, "trs": 2, "first_lag_s": 4.0}
 """Settings of `Window` that MinD-Video was published with: 6 frames at 3 per second, 2 volumes; the lag is ours."""
+PRIOR = "prior.safetensors"
+"""File of the prior of captions within a saved system."""
 _CLOSE = 1e-6
 
 
@@ -85,6 +90,8 @@ class MindVideoConfig(Config):
     start : "ridge" lets the mixer begin as a regression to the tokens of the captions, where there are captions and
         the generator reads text; "random" doesn't.
     contrastive : the second stage; `against` "none", "text" or "image" are its ablations.
+    prior : of the captions, after that stage; None leaves it out, as does a training set without captions. Its share
+        is chosen with the scale of the guidance.
     inflation : "sparse-causal" as published; "self" with frames that look at themselves; "motion" with the motion
         modules of diffusers; "none" makes every frame by the 2-D network.
     motion : what the layers over time begin with: "own" takes those that lie beside the generator, if they fit; "new"
@@ -119,6 +126,7 @@ class MindVideoConfig(Config):
     tokens: TokensConfig = TokensConfig()
     start: Literal["ridge", "random"] = "ridge"
     contrastive: ContrastiveConfig = ContrastiveConfig()
+    prior: CaptionPriorConfig | None = CaptionPriorConfig()
     inflation: Literal["sparse-causal", "self", "motion", "none"] = "sparse-causal"
     motion: str = "own"
     parts: tuple[str, ...] = TUNED
@@ -152,6 +160,7 @@ class MindVideoConfig(Config):
             tokens=TokensConfig(mixing="gelu", noise=0, hidden=0),
             start="random",
             contrastive=ContrastiveConfig(loop=LoopConfig(steps=20_000, batch=64, rate=5e-5), near=0),
+            prior=None,
             motion="new",
             telling=LoopConfig(steps=10_000, batch=8, rate=2e-5, checkpoint_every=500),
             tuning=LoopConfig(steps=10_000, batch=8, rate=2e-5, checkpoint_every=500),
@@ -172,6 +181,7 @@ class MindVideo:
     Attributes
     ----------
     brain_, encoder_ : the masked encoder, and with its mixer.
+    prior_ : of the captions, or None.
     unet_ : the U-Net of clips.
     null_ : tokens that guidance starts from, (1, count, width).
     guidance_ : scale of the guidance.
@@ -217,20 +227,26 @@ class MindVideo:
         self.brain_ = begin_brain(train, config.masked, config.pretraining, run, config.pretrained)
         self.encoder_ = self._mixer()
         started = self._begin(fitted)
-        self._contrast(whole[0], whole[1], run, started)
+        self.prior_ = self._contrast(whole[0], whole[1], run, started)
         latents = [self._latents(side, run, name) for side, name in zip(whole, ("train", "held"), strict=True)]
         told = self._tell(whole[0], latents[0], run)
         mean = torch.from_numpy(samples.brain.mean(0, keepdims=True, dtype=np.float64).astype(np.float32))
         tuned = self._tune(whole, latents, mean, run)
         self.null_ = self._null(mean)
-        swept = self._choose_guidance(whole[1])
-        about = {"begins_with": self.begins_, "telling": told, "tuning": tuned, "null": config.null}
+        swept = self._choose(whole[1])
+        about: dict[str, Any] = {"begins_with": self.begins_, "telling": told, "tuning": tuned, "null": config.null}
+        about["share_of_captions"] = self.prior_.share if self.prior_ is not None else 0.0
         run.record("video.json", about | {"guidance": self.guidance_, "guidances": swept})
         return self
 
     def reconstruct(self, bold: Samples) -> Reconstruction:
         """Return a clip for every window; its noise follows from the run and the onset alone."""
-        return Reconstruction(self._clips(bold, self.encoder_.tokens(bold.brain), self.null_), drawn=1)
+        return Reconstruction(self._clips(bold, self.tokens(bold.brain), self.null_), drawn=1)
+
+    def tokens(self, brain: np.ndarray) -> Tensor:
+        """Return the tokens that windows (n, trs, voxels) are for the generator, (n, count, width)."""
+        made = self.encoder_.tokens(brain)
+        return made if self.prior_ is None else self.prior_.blend(made, brain)
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
         """Return what the U-Net of clips makes of the true captions; of none, the clips coded and decoded."""
@@ -252,6 +268,8 @@ class MindVideo:
         about["guidance"] = repr(self.guidance_)
         write_state(folder / "mixer.safetensors", own, about=about)
         write_state(folder / "null.safetensors", {"null": self.null_})
+        if self.prior_ is not None:
+            self.prior_.save(folder / PRIOR)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -269,6 +287,9 @@ class MindVideo:
         system.encoder_ = system._mixer()
         take_tensors(system.encoder_, read_state(file), file)
         system.null_ = read_state(folder / "null.safetensors")["null"]
+        system.prior_ = None
+        if (folder / PRIOR).is_file():
+            system.prior_ = CaptionPrior.load(folder / PRIOR, system.encoder_, system.config.contrastive)
         system.encoder_.eval()
         system.unet_.eval()
         return system
@@ -290,11 +311,11 @@ class MindVideo:
         wanted = self.generator_.tokens([str(text) for text in samples.caption[known]])
         return self.encoder_.begin_with(samples.brain[known], wanted, samples.block[known])
 
-    def _contrast(self, samples: Samples, held: Samples, run: RunFolder, started: float | None) -> None:
-        """Hold the encoder's tokens to captions and frames in CLIP's space."""
+    def _contrast(self, samples: Samples, held: Samples, run: RunFolder, started: float | None) -> CaptionPrior | None:
+        """Hold the encoder's tokens to captions and frames in CLIP's space, and return the prior of captions."""
         config = self.config.contrastive
         if config.against == "none":
-            return
+            return None
         if config.reads:
             samples, held = (side.take(side.caption != "") for side in (samples, held))
         seen = self._seen(samples, run, "train")
@@ -314,8 +335,26 @@ class MindVideo:
             cpu=run.device == "cpu",
             facts={"clip": self.config.clip, "contrastive": config.model_dump(mode="json", exclude={"loop"})},
         )
-        run.record("contrastive.json", {"ridge_r2": started, "clips": len(samples), "held": len(held)} | about)
+        prior, calibrated = self._prior(net, samples, held)
+        about = {"ridge_r2": started, "clips": len(samples), "held": len(held), "prior": calibrated} | about
+        run.record("contrastive.json", about)
         keep_stage(self.brain_, run, "contrastive learning")
+        return prior
+
+    def _prior(
+        self, net: ContrastiveNet, samples: Samples, held: Samples
+    ) -> tuple[CaptionPrior | None, dict[str, float]]:
+        """Return the prior of captions after the contrastive stage, calibrated on held-out clips, and the record."""
+        config, said = self.config.prior, held.take(held.caption != "")
+        if config is None or not self.generator_.reads or not len(said):
+            return None, {}
+        captions = config.captions([str(text) for text in samples.caption])
+        if not captions:
+            return None, {}
+        clip = open_image_text(self.config.clip)
+        prior = CaptionPrior(net, clip.embed_text(captions), self.generator_.tokens(captions), share=config.shares[0])
+        text = clip.embed_text([str(text) for text in said.caption])
+        return prior, {"captions": len(captions)} | prior.calibrate(said.brain, text, said.block)
 
     def _inflate(self) -> tuple[ClipUNet, str]:
         """Return the U-Net of clips with what is to be tuned of it, and what its layers over time begin with."""
@@ -402,23 +441,42 @@ class MindVideo:
             return self.encoder_.tokens(mean.numpy())
         return self.generator_.silent * (self.config.null != "zero")
 
-    def _choose_guidance(self, held: Samples) -> list[dict[str, float]]:
-        """Choose the scale of the guidance whose clips are most like held-out training clips in CLIP's space."""
+    def _choose(self, held: Samples) -> list[dict[str, float]]:
+        """Choose the guidance, and the share of the captions, whose clips are most like held-out ones in CLIP's space.
+
+        Every share is tried with the scale in the middle, and then every scale with the share that was best.
+        """
         config = self.config
-        self.guidance_ = config.guidances[0] if config.guidance is None else config.guidance
-        if config.guidance is not None or len(config.guidances) == 1:
+        scales = config.guidances if config.guidance is None else (config.guidance,)
+        shares = () if self.prior_ is None or config.prior is None else config.prior.shares
+        self.guidance_ = scales[0]
+        if len(scales) == 1 and len(shares) < 2:
             return []
         few = held.take(np.unique(np.linspace(0, len(held) - 1, config.tried).round().astype(int)))
         assert few.clips is not None
-        clip, tokens = open_image_text(config.clip), self.encoder_.tokens(few.brain)
-        truth, found = self._seen_whole(clip, few.clips), []
-        for scale in config.guidances:
-            self.guidance_ = scale
-            made = self._seen_whole(clip, self._clips(few, tokens, self.null_))
-            alike = float((made * truth).sum(1).mean())
-            found.append({"guidance": scale, "similarity": alike} | found_among(made, truth, few.block))
-        self.guidance_ = max(found, key=lambda row: row["similarity"])["guidance"]
+        clip = open_image_text(config.clip)
+        truth = self._seen_whole(clip, few.clips)
+        found: list[dict[str, float]] = []
+
+        def best(tried: Sequence[tuple[float, float]]) -> tuple[float, float]:
+            """Return the scale and share, of those tried, whose clips are most alike."""
+            for scale, share in tried:
+                self._set(scale, share)
+                made = self._seen_whole(clip, self._clips(few, self.tokens(few.brain), self.null_))
+                alike = {"similarity": float((made * truth).sum(1).mean())} | found_among(made, truth, few.block)
+                found.append({"guidance": scale, "share_of_captions": share} | alike)
+            rows = found[-len(tried) :]
+            return tried[int(np.argmax([row["similarity"] for row in rows]))]
+
+        _, share = best([(scales[len(scales) // 2], each) for each in shares or (0.0,)])
+        self._set(*best([(scale, share) for scale in scales]))
         return found
+
+    def _set(self, guidance: float, share: float) -> None:
+        """Take the scale of the guidance, and the share of the captions where there is a prior."""
+        self.guidance_ = guidance
+        if self.prior_ is not None:
+            self.prior_.share = share
 
     # -----------------------------------------------------------------------------------------------------------------
     # Captions, and what is made of clips once

@@ -55,6 +55,7 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no contrastive stage": ({"contrastive": {"against": "none"}}, ("masked", "cache", "telling")),
     "contrastive: text only": ({"contrastive": {"against": "text"}}, ("masked", "cache", "telling")),
     "contrastive: image only": ({"contrastive": {"against": "image"}}, ("masked", "cache", "telling")),
+    "no prior of captions": ({"prior": None}, STAGES),
     "no adversarial guidance": ({"null": "silent"}, ("masked", "cache", "contrastive", "telling")),
     "no masked pre-training": ({"pretraining": None}, ("cache", "telling")),
     "frames without inflation": ({"inflation": "none"}, ("masked", "cache", "contrastive")),

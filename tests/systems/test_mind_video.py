@@ -1,5 +1,6 @@
 """MinD-Video on small pipelines of the real layout: its stages, what they tune, and what they refuse."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_every_stage_is_recorded(fitted):
     assert f'"guidance": {system.guidance_}' in told["video"] and system.guidance_ in (1.0, 3.0)
 
 
+def test_the_captions_have_their_share_in_the_tokens(fitted):
+    system, _, test, run = fitted
+    prior, brain = system.prior_, test.brain.brain[:3]
+    assert prior is not None and prior.reader is not None
+    told = json.loads((run.path / "video.json").read_text())
+    assert [row["share_of_captions"] for row in told["guidances"][:3]] == [0.0, 0.5, 1.0]
+    chosen, own, said = prior.share, system.encoder_.tokens(brain), system.generator_.tokens(prior.read(brain))
+    try:
+        for share in (0.0, 0.5, 1.0):
+            prior.share = share
+            torch.testing.assert_close(system.tokens(brain), (1 - share) * own + share * said)
+    finally:
+        prior.share = chosen
+
+
 def test_only_the_named_layers_are_tuned(parts, fitted):
     unet = LatentGenerator(parts["generator"]).unet
     before, after = inflate(unet, 2, seed=1).state_dict(), fitted[0].unet_.state_dict()
@@ -147,6 +163,7 @@ ABLATIONS = {
     "text": {"contrastive": ContrastiveConfig(loop=QUICK, against="text")},
     "image": {"contrastive": ContrastiveConfig(loop=QUICK, against="image")},
     "none": {"contrastive": ContrastiveConfig(against="none")},
+    "no prior": {"prior": None},
     "no masked modelling": {"pretraining": None},
     "motion modules": {"inflation": "motion"},
     "self-attention": {"inflation": "self"},

@@ -2,32 +2,47 @@
 
 A regression to a caption's tokens answers with their mean over all captions that fit, which no caption has and from
 which a generator makes pictures of nothing in particular. A prior turns that into a choice, as Naselaris et al. 2009
-(Neuron 63:902) do with pictures: every known caption gets the probability that the contrastive stage's own softmax
-(Radford et al. 2021, arXiv 2103.00020, fig. 3) gives it for the brain's embedding, and the tokens are the mean over
-captions with those weights. The softmax is calibrated on held-out clips (Guo et al. 2017, arXiv 1706.04599).
+(Neuron 63:902) do with pictures. Every known caption has a probability, from two sources: the contrastive stage's own
+softmax (Radford et al. 2021, arXiv 2103.00020, fig. 3), which knows background, colour and place, and, where clips have
+categories, a regression to these, which CLIP's embeddings of whole captions hold too little of. How much each counts is
+calibrated on held-out clips (Guo et al. 2017, arXiv 1706.04599). The most probable caption is what is read.
+
+Known are the captions of the training clips, and the same with the name of another category in the place of theirs.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroreel.brain.contrastive import ContrastiveConfig, ContrastiveNet
 from neuroreel.brain.tokens import TokenEncoder
+from neuroreel.brain.window import WindowDecoder, WindowDecoderConfig
 from neuroreel.core import checks
 from neuroreel.core.config import Config
 from neuroreel.core.errors import ConfigError
 from neuroreel.nets.weights import fill, read_about, read_state, write_state
 
-SCALES = tuple(float(scale) for scale in np.geomspace(1.0, 300.0, 40))
-"""Of the logits, to choose among."""
+SCALES = tuple(float(scale) for scale in np.geomspace(1.0, 100.0, 21))
+"""Of the contrastive stage's logits, to choose among."""
+SHARPNESS = tuple(float(scale) for scale in np.geomspace(0.5, 100.0, 24))
+"""Of the logits of the categories, to choose among."""
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Of the categories beside the contrastive stage, to choose among."""
+AT_ONCE = 512
+"""Captions that are embedded at a time."""
+NAME = "prior"
+
+Embed = Callable[[Sequence[str]], Tensor]
 
 
 class CaptionPriorConfig(Config):
@@ -37,13 +52,15 @@ class CaptionPriorConfig(Config):
     ----------
     shares : how much of the tokens is the captions', to choose among; the rest is the encoder's own.
     more : text file with captions beside those of the training clips, one on a line; "" for none.
+    categories : of the regression to categories; None leaves that source out.
     """
 
     shares: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0), min_length=1)
     more: str = ""
+    categories: WindowDecoderConfig | None = WindowDecoderConfig(combine="concat", standardise=True, keep=(0.25, 1.0))
 
     def captions(self, known: Sequence[str]) -> list[str]:
-        """Return all captions to choose among, each once, those of the file too.
+        """Return the captions that are known, each once, those of the file too.
 
         Raises
         ------
@@ -59,86 +76,202 @@ class CaptionPriorConfig(Config):
         return sorted({text for text in (*known, *lines) if text})
 
 
-class CaptionPrior(nn.Module):
-    """Captions, and how near a brain comes to each.
+def recombined(captions: Sequence[str], names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return captions, and the same with every other category's name in place of theirs, each once.
+
+    Parameters
+    ----------
+    names : of the categories.
+
+    Returns
+    -------
+    texts : in the order of the alphabet.
+    members : (texts,) number of the category that is named, the longest name where several are; -1 where none is.
+    """
+    found: dict[str, int] = {}
+    longest = sorted(names, key=len, reverse=True)
+    for caption in captions:
+        own = next((name for name in longest if re.search(rf"\b{re.escape(name)}\b", caption)), None)
+        if own is None:
+            found.setdefault(caption, -1)
+            continue
+        for number, name in enumerate(names):
+            found[re.sub(rf"\b{re.escape(own)}\b", name, caption, count=1)] = number
+    texts = sorted(found)
+    return texts, np.array([found[text] for text in texts])
+
+
+class CategoryReader:
+    """Probabilities of categories by a ridge regression from windows to which category it is.
+
+    Attributes
+    ----------
+    names : of the categories.
+    sharpness : of the softmax, that gives held-out clips of the training the most log-probability.
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(self, config: WindowDecoderConfig) -> None:
+        self.decoder, self.sharpness = WindowDecoder(config), 1.0
+
+    def fit(self, brain: np.ndarray, category: np.ndarray, blocks: np.ndarray) -> Self:
+        """Fit to windows (n, trs, voxels) and the names of their categories (n,), and return self."""
+        self.names = tuple(str(name) for name in np.unique(category))
+        own = np.searchsorted(self.names, category)
+        wanted = (own[:, None] == np.arange(len(self.names))).astype(np.float32)
+        self.decoder.fit(brain, wanted, blocks)
+        held = torch.from_numpy(self.decoder.held_out_.astype(np.float32))
+        rows = torch.arange(len(own))
+        told = [float((scale * held).log_softmax(1)[rows, torch.from_numpy(own)].mean()) for scale in SHARPNESS]
+        self.sharpness = SHARPNESS[int(np.argmax(told))]
+        return self
+
+    def log_probabilities(self, brain: np.ndarray) -> Tensor:
+        """Return the logarithms of the probabilities (n, categories) of windows (n, trs, voxels)."""
+        made = torch.from_numpy(self.decoder.predict(brain).astype(np.float32))
+        return (self.sharpness * made).log_softmax(1)
+
+
+class CaptionPrior:
+    """Captions, and how probable each is for a brain.
 
     Parameters
     ----------
     net : after the contrastive stage; a copy is kept, which isn't trained on.
+    texts : the captions.
     keys : (captions, dim) of length 1, the captions in the space of the contrastive stage.
-    tokens : (captions, count, width), the same for the generator.
-    scale : of the logits, see `calibrate`.
-    share : of the captions in the tokens.
+    members : (captions,) number of the category that each names, -1 where it names none.
+    reader : of the categories, or None.
+    scale, weight : of the two sources, see `calibrate`.
+    share : of the captions in the tokens that are told to a generator.
     """
 
-    keys: Tensor
-    said: Tensor
-
     def __init__(
-        self, net: ContrastiveNet, keys: Tensor, tokens: Tensor, *, scale: float = 1.0, share: float = 1.0
+        self,
+        net: ContrastiveNet,
+        texts: Sequence[str],
+        keys: Tensor,
+        members: np.ndarray,
+        reader: CategoryReader | None = None,
+        *,
+        scale: float = 1.0,
+        weight: float = 0.0,
+        share: float = 1.0,
     ) -> None:
-        super().__init__()
-        checks.same_length("tokens of captions", len(tokens), "their embeddings", len(keys))
-        self.net = copy.deepcopy(net).requires_grad_(False).eval()
-        self.register_buffer("keys", keys.clone())
-        self.register_buffer("said", tokens.clone())
-        self.scale, self.share = scale, share
+        checks.same_length("captions", len(texts), "their embeddings", len(keys))
+        checks.same_length("categories of captions", len(members), "captions", len(texts))
+        self.net = copy.deepcopy(net).cpu().requires_grad_(False).eval()
+        self.texts, self.keys, self.members, self.reader = list(texts), keys, members, reader
+        self.scale, self.weight, self.share = scale, weight, share
+
+    @classmethod
+    def of(
+        cls,
+        net: ContrastiveNet,
+        captions: Sequence[str],
+        embed: Embed,
+        config: CaptionPriorConfig,
+        brain: np.ndarray,
+        category: np.ndarray,
+        blocks: np.ndarray,
+    ) -> Self:
+        """Return the prior of known captions, recombined where the clips have categories.
+
+        Parameters
+        ----------
+        embed : returns the embeddings (n, dim) of length 1 of captions, in the space of the contrastive stage.
+        brain, category, blocks : (n, trs, voxels), (n,) "" where there is none, and (n,) of the training clips.
+        """
+        named, reader = category != "", None
+        if config.categories is not None and len(np.unique(category[named])) > 1:
+            reader = CategoryReader(config.categories).fit(brain[named], category[named], blocks[named])
+        texts, members = recombined(captions, () if reader is None else reader.names)
+        return cls(net, texts, _embedded(texts, embed), members, reader, share=config.shares[0])
 
     @torch.no_grad()
     def embed(self, brain: np.ndarray) -> Tensor:
-        """Return the embeddings (n, dim) of windows (n, trs, voxels), on the CPU."""
-        tokens = self.net.encoder.tokens(brain)
-        return self.net.embed(tokens.to(self.net.project.weight.device)).cpu()
+        """Return the embeddings (n, dim) of windows (n, trs, voxels)."""
+        return self.net.embed(self.net.encoder.tokens(brain))
 
-    def calibrate(self, brain: np.ndarray, text: Tensor, blocks: np.ndarray) -> dict[str, float]:
-        """Choose the scale at which held-out windows give the captions of their own scenes most log-probability.
+    def calibrate(self, brain: np.ndarray, captions: Sequence[str], embed: Embed) -> dict[str, float]:
+        """Choose how much both sources count, so that held-out windows give their captions most log-probability.
+
+        Each caption is to be found among those of all the windows, recombined.
 
         Parameters
         ----------
         brain : (n, trs, voxels) windows that nothing was fitted to.
-        text : (n, dim) embeddings of their captions, among which each is to be found.
-        blocks : (n,) the scenes.
+        captions : (n,) theirs.
+        embed : as in `of`.
 
         Returns
         -------
-        dict : the scale, and the mean log-probability there and where nothing is known.
+        dict : what was chosen, and the mean log-probability there and where nothing is known.
         """
-        rows = torch.as_tensor(np.unique(blocks, return_index=True)[1])  # a caption of every scene
-        own = torch.as_tensor(blocks[:, None] == blocks[rows.numpy()][None])  # (n, scenes)
-        alike = self.embed(brain) @ text[rows].T
-        told = [float((scale * alike).log_softmax(1)[own].mean()) for scale in SCALES]
-        best = int(np.argmax(told))
-        self.scale = SCALES[best]
-        return {"scale": self.scale, "log_probability": told[best], "chance": -float(np.log(len(rows)))}
+        texts, members = recombined(captions, () if self.reader is None else self.reader.names)
+        own = torch.tensor([texts.index(text) for text in captions])
+        alike = self.embed(brain) @ _embedded(texts, embed).T
+        named = self._of_categories(brain, members)
+        told = {
+            (scale, weight): float((scale * alike + weight * named).log_softmax(1)[torch.arange(len(own)), own].mean())
+            for scale in SCALES
+            for weight in (WEIGHTS if self.reader is not None else (0.0,))
+        }
+        self.scale, self.weight = max(told, key=lambda pair: told[pair])
+        found = {"scale": self.scale, "weight": self.weight, "log_probability": told[self.scale, self.weight]}
+        return found | {"chance": -float(np.log(len(texts)))}
 
-    @torch.no_grad()
-    def probabilities(self, brain: np.ndarray) -> Tensor:
-        """Return how probable each caption is for windows (n, trs, voxels), (n, captions)."""
-        return (self.scale * self.embed(brain) @ self.keys.cpu().T).softmax(1)
+    def log_probabilities(self, brain: np.ndarray) -> Tensor:
+        """Return the logarithm of how probable each caption is for windows (n, trs, voxels), (n, captions)."""
+        logits = self.scale * self.embed(brain) @ self.keys.T
+        return (logits + self.weight * self._of_categories(brain, self.members)).log_softmax(1)
 
-    @torch.no_grad()
-    def blend(self, tokens: Tensor, brain: np.ndarray) -> Tensor:
-        """Return tokens (n, count, width) of windows (n, trs, voxels) with their share of the captions'."""
-        if self.share == 0 or len(brain) == 0:
-            return tokens
-        told = torch.einsum("nc,ctw->ntw", self.probabilities(brain), self.said.cpu())
-        return torch.lerp(tokens, told, self.share)
+    def read(self, brain: np.ndarray) -> list[str]:
+        """Return the most probable caption of each window (n, trs, voxels)."""
+        return [self.texts[row] for row in self.log_probabilities(brain).argmax(1)] if len(brain) else []
 
-    def save(self, file: Path) -> None:
-        """Write the copy of the network, the captions, and what was chosen."""
-        write_state(file, self, about={"scale": repr(self.scale), "share": repr(self.share)})
+    def _of_categories(self, brain: np.ndarray, members: np.ndarray) -> Tensor:
+        """Return the logarithm (n, captions) of how probable the captions' categories are; 0 where none is named."""
+        if self.reader is None:
+            return torch.zeros(len(brain), len(members))
+        told = self.reader.log_probabilities(brain)
+        return torch.cat([told, torch.zeros(len(told), 1)], 1)[:, torch.from_numpy(members)]
+
+    def save(self, folder: Path) -> None:
+        """Write the copy of the network, the captions, the regression, and what was chosen."""
+        chosen = {"scale": self.scale, "weight": self.weight, "share": self.share}
+        about = {"chosen": json.dumps(chosen), "texts": json.dumps(self.texts)}
+        if self.reader is not None:
+            self.reader.decoder.save(folder, f"{NAME}-categories")
+            about["categories"] = json.dumps({"names": self.reader.names, "sharpness": self.reader.sharpness})
+        kept = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        kept |= {"keys": self.keys, "members": torch.from_numpy(self.members)}
+        write_state(folder / f"{NAME}.safetensors", kept, about=about)
 
     @classmethod
-    def load(cls, file: Path, encoder: TokenEncoder, config: ContrastiveConfig) -> Self:
+    def load(cls, folder: Path, encoder: TokenEncoder, config: ContrastiveConfig) -> Self:
         """Return what `save` wrote.
 
         Parameters
         ----------
-        encoder : of the shape of the one that was copied; its weights are replaced in another copy.
+        encoder : of the shape of the one that was copied, which isn't changed.
         config : of the contrastive stage.
         """
+        file = folder / f"{NAME}.safetensors"
         state, about = read_state(file), read_about(file)
+        reader = None
+        if "categories" in about:
+            said = json.loads(about["categories"])
+            decoder = WindowDecoder.load(folder, f"{NAME}-categories")
+            reader = CategoryReader(decoder.config)
+            reader.decoder, reader.names, reader.sharpness = decoder, tuple(said["names"]), said["sharpness"]
         net = ContrastiveNet(encoder, state["keys"].shape[1], config)
-        made = cls(net, state["keys"], state["said"], scale=float(about["scale"]), share=float(about["share"]))
-        fill(made, state, file)
+        chosen = json.loads(about["chosen"])
+        made = cls(net, json.loads(about["texts"]), state["keys"], state["members"].numpy(), reader, **chosen)
+        fill(made.net, {name[4:]: value for name, value in state.items() if name.startswith("net.")}, file)
         return made
+
+
+def _embedded(texts: Sequence[str], embed: Embed) -> Tensor:
+    return torch.cat([embed(texts[at : at + AT_ONCE]) for at in range(0, len(texts), AT_ONCE)])

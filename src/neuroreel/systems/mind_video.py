@@ -65,8 +65,8 @@ from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_
 
 PUBLISHED_WINDOW = {"clip_s": 2.0, "frames": 6, "height": 256, "width": 256, "trs": 2, "first_lag_s": 4.0}
 """Settings of `Window` that MinD-Video was published with: 6 frames at 3 per second, 2 volumes; the lag is ours."""
-PRIOR = "prior.safetensors"
-"""File of the prior of captions within a saved system."""
+PRIOR = "prior"
+"""Folder of the prior of captions within a saved system."""
 _CLOSE = 1e-6
 
 
@@ -246,7 +246,9 @@ class MindVideo:
     def tokens(self, brain: np.ndarray) -> Tensor:
         """Return the tokens that windows (n, trs, voxels) are for the generator, (n, count, width)."""
         made = self.encoder_.tokens(brain)
-        return made if self.prior_ is None else self.prior_.blend(made, brain)
+        if self.prior_ is None or self.prior_.share == 0 or len(brain) == 0:
+            return made
+        return torch.lerp(made, self.generator_.tokens(self.prior_.read(brain)), self.prior_.share)
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
         """Return what the U-Net of clips makes of the true captions; of none, the clips coded and decoded."""
@@ -288,7 +290,7 @@ class MindVideo:
         take_tensors(system.encoder_, read_state(file), file)
         system.null_ = read_state(folder / "null.safetensors")["null"]
         system.prior_ = None
-        if (folder / PRIOR).is_file():
+        if (folder / PRIOR).is_dir():
             system.prior_ = CaptionPrior.load(folder / PRIOR, system.encoder_, system.config.contrastive)
         system.encoder_.eval()
         system.unet_.eval()
@@ -351,10 +353,10 @@ class MindVideo:
         captions = config.captions([str(text) for text in samples.caption])
         if not captions:
             return None, {}
-        clip = open_image_text(self.config.clip)
-        prior = CaptionPrior(net, clip.embed_text(captions), self.generator_.tokens(captions), share=config.shares[0])
-        text = clip.embed_text([str(text) for text in said.caption])
-        return prior, {"captions": len(captions)} | prior.calibrate(said.brain, text, said.block)
+        embed = open_image_text(self.config.clip).embed_text
+        prior = CaptionPrior.of(net, captions, embed, config, samples.brain, samples.category, samples.block)
+        calibrated = prior.calibrate(said.brain, [str(text) for text in said.caption], embed)
+        return prior, {"captions": len(prior.texts)} | calibrated
 
     def _inflate(self) -> tuple[ClipUNet, str]:
         """Return the U-Net of clips with what is to be tuned of it, and what its layers over time begin with."""

@@ -610,7 +610,7 @@ def stage_unet_deeper(job: Job) -> None:
     torch.manual_seed(job.seed)
     net = build_pictures(silent)
     deepen(old.unet, net.unet)
-    config = job.config(steps=9000, batch=32, rate=1.5e-3, average=0.999)
+    config = job.config(steps=6000, batch=32, rate=1.5e-3, average=0.999)
     fit(job, "unet_deeper", net, picture_loss, Rows(arrays, ("x", "places")), config)
 
 

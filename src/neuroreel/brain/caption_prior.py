@@ -176,16 +176,17 @@ class CaptionPrior:
         category: np.ndarray,
         blocks: np.ndarray,
     ) -> Self:
-        """Return the prior of known captions, recombined where the clips have categories.
+        """Return the prior of known captions, recombined where the clips have categories and are enough for the folds.
 
         Parameters
         ----------
         embed : returns the embeddings (n, dim) of length 1 of captions, in the space of the contrastive stage.
         brain, category, blocks : (n, trs, voxels), (n,) "" where there is none, and (n,) of the training clips.
         """
-        named, reader = category != "", None
-        if config.categories is not None and len(np.unique(category[named])) > 1:
-            reader = CategoryReader(config.categories).fit(brain[named], category[named], blocks[named])
+        named, reader, settings = category != "", None, config.categories
+        if settings is not None and len(np.unique(category[named])) > 1:
+            if int(named.sum()) >= settings.folds * settings.piece:
+                reader = CategoryReader(settings).fit(brain[named], category[named], blocks[named])
         texts, members = recombined(captions, () if reader is None else reader.names)
         return cls(net, texts, _embedded(texts, embed), members, reader, share=config.shares[0])
 

@@ -191,7 +191,7 @@ def test_without_inflation_every_frame_is_that_of_the_network_of_pictures(parts,
     few, unet = test.brain.take(np.arange(2)), system.unet_.unet  # a network of pictures, tuned
     noise = window_noise(few, (4, 2, 8, 8), system.seed_)
     sampler = make_sampler(config.sampler, system.generator_.noise)
-    tokens = system.encoder_.tokens(few.brain)
+    tokens = system.tokens(few.brain)
     latents = denoise(unet, noise[:, :, 1], tokens, system.null_, sampler, steps=2, guidance=2.0)
     frames = system.generator_.decode(latents)
     assert np.abs(frames.astype(int) - system.reconstruct(few).clips[:, 1]).max() <= 1

@@ -184,9 +184,9 @@ class CaptionPrior:
         brain, category, blocks : (n, trs, voxels), (n,) "" where there is none, and (n,) of the training clips.
         """
         named, reader, settings = category != "", None, config.categories
-        if settings is not None and len(np.unique(category[named])) > 1:
-            if int(named.sum()) >= settings.folds * settings.piece:
-                reader = CategoryReader(settings).fit(brain[named], category[named], blocks[named])
+        many = len(np.unique(category[named])) > 1
+        if settings is not None and many and named.sum() >= settings.folds * settings.piece:
+            reader = CategoryReader(settings).fit(brain[named], category[named], blocks[named])
         texts, members = recombined(captions, () if reader is None else reader.names)
         return cls(net, texts, _embedded(texts, embed), members, reader, share=config.shares[0])
 

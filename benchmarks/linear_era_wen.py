@@ -48,6 +48,7 @@ SETTINGS = {
             ("conv5", "fc6", "fc7"),
         )
     },
+    "fields": {"fps": 3.0, "model": {"beside": ((), ("motion-energy",), ("fc7",))}},
     "correction": "fdr",
     "cells": 8,
     "semantic": {"alphas": tuple(10.0 ** (step / 2) for step in range(-4, 5))},
@@ -80,13 +81,14 @@ def wen_results(folder: Path, *, seed: int = 0, quick: bool = False, say: Say = 
     system = Wen2018(Wen2018Config.build(SETTINGS)).fit(sets.train, run=RunFolder(folder / "fit", seed=seed))
     at("scoring the encoding")
     scores = system.score_encoding(sets.test.runs, seed=seed)
-    at("reconstructing")
+    found = encoding(system, scores, vertices)
+    at(f"reconstructing; encoding {found['median_normalised_correlation']:.3f} of the ceiling")
     results = {
         "experiment": config.model_dump(mode="json"),
         "window": WINDOW,
         "settings": system.config.model_dump(mode="json"),
         "layer_map": layer_map(system, vertices),
-        "encoding": encoding(scores, vertices),
+        "encoding": found,
         "decoding": decoding(system, sets, seed),
         "voxels_decoded_from": int(system.voxels_.sum()),
     }
@@ -117,8 +119,14 @@ def layer_map(system: Wen2018, vertices: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def encoding(scores: EncodingScores, vertices: pd.DataFrame) -> dict[str, Any]:
-    """Return the median correlation over the noise ceiling, of all voxels with a ceiling over 0.3 and by area."""
+def encoding(system: Wen2018, scores: EncodingScores, vertices: pd.DataFrame) -> dict[str, Any]:
+    """Return the median correlation over the noise ceiling, of all voxels with a ceiling over 0.3 and by area.
+
+    `held_out` are the medians of the correlation with held-out training volumes of the two models that are stacked, and
+    `trusted` the means of their weights.
+    """
+    assert system.encoding_ is not None and system.fields_ is not None and system.stack_ is not None
+    models = {"layers": system.encoding_, "fields": system.fields_}
     area = vertices["area"].to_numpy()
     known = scores.ceiling > CEILING
     normalised = np.divide(scores.voxels.correlation, scores.ceiling, out=np.full(len(area), np.nan), where=known)
@@ -133,6 +141,8 @@ def encoding(scores: EncodingScores, vertices: pd.DataFrame) -> dict[str, Any]:
                 "ceiling": float(np.median(scores.ceiling[area == name])),
                 "normalised": float(np.median(normalised[known & (area == name)])),
                 "significant": float(scores.voxels.significant[area == name].mean()),
+                "held_out": {key: float(np.median(model.cv_r_[area == name])) for key, model in models.items()},
+                "trusted": dict(zip(models, system.stack_[:2, area == name].mean(axis=1).tolist(), strict=True)),
             }
             for name in AREA_TABLE
         },

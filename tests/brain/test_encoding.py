@@ -2,8 +2,15 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from neuroreel.brain.encoding import EncodingConfig, EncodingModel, best_unit_correlation, layer_index
+from neuroreel.brain.encoding import (
+    EncodingConfig,
+    EncodingModel,
+    best_unit_correlation,
+    layer_index,
+    stack_weights,
+)
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.fit.folds import assign_folds
 
 RNG = np.random.default_rng(5)
 FEATURES = RNG.normal(size=(120, 15))
@@ -89,3 +96,30 @@ def test_bold_and_units_of_other_lengths_are_one_sentence() -> None:
         best_unit_correlation([np.zeros((80, 3))], BOLD)
     with pytest.raises(DataError, match=r"^segments must have as many entries as volumes \(120\), got 3$"):
         EncodingModel().fit(FEATURES, BOLD, np.arange(3))
+
+
+def test_stacking_weighs_models_by_what_they_predict() -> None:
+    """By hand: least squares with an intercept where its weights are above 0, and without the model where not."""
+    truth, other = RNG.normal(size=(2, 200))
+    bold = np.column_stack([truth, truth + other, -other]) + 5
+    models = np.stack([np.column_stack([truth] * 3) + 1, np.column_stack([other] * 3) + 2])
+    models = models + 0.1 * RNG.normal(size=models.shape)
+    weights, intercept = stack_weights(models, bold)
+    for voxel, kept in ((1, [0, 1]), (2, [0])):
+        design = np.column_stack([models[kept, :, voxel].T, np.ones(200)])
+        by_hand = linalg.lstsq(design, bold[:, voxel])[0]
+        if by_hand[0] > 0:
+            np.testing.assert_allclose(weights[kept, voxel], by_hand[:-1], rtol=1e-6)
+            np.testing.assert_allclose(intercept[voxel], by_hand[-1], rtol=1e-6)
+    assert weights[0, 0] > 0.9 > 0.1 > weights[1, 0] and weights[1, 2] == 0
+    assert np.allclose((weights[:, None] * models).sum(0).mean(0) + intercept, bold.mean(0))
+
+
+def test_held_out_predictions_are_those_of_the_group_that_was_chosen() -> None:
+    spaces = {"a": RNG.normal(size=(120, 4)), "b": RNG.normal(size=(120, 4))}
+    bold = np.column_stack([spaces["a"][:, 0], spaces["b"][:, 0]]) + 0.3 * RNG.normal(size=(120, 2))
+    model = EncodingModel(EncodingConfig(groups=(("a",), ("b",)), folds=4)).fit(spaces, bold, SEGMENTS, held_out=True)
+    labels = assign_folds(120, 4, SEGMENTS)
+    for voxel in range(2):
+        r = [np.corrcoef(model.held_out_[labels == f, voxel], bold[labels == f, voxel])[0, 1] for f in range(4)]
+        assert np.mean(r) == pytest.approx(model.cv_r_[voxel], abs=1e-5)

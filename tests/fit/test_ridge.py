@@ -92,6 +92,22 @@ def test_scores_are_those_of_a_refit_in_every_fold(n: int, p: int, intercept: bo
 
 
 @pytest.mark.parametrize(("n", "p"), [(60, 4), (60, 12), (40, 70)])
+@pytest.mark.parametrize("layout", range(4))
+def test_held_out_predictions_are_those_of_a_refit_without_the_fold(n: int, p: int, layout: int) -> None:
+    x, y = make(n, p)
+    labels = list(layouts(n))[layout]
+    held_out = np.zeros(y.shape)
+    fit = solve_ridge_cv(x, y, alphas=ALPHAS, folds=labels, held_out=held_out, block=3)
+    for train, out in iterate_folds(labels):
+        for target, alpha in enumerate(fit.alpha):
+            again = Ridge(alpha).fit(x[train], y[train, target])
+            np.testing.assert_allclose(held_out[out, target], again.predict(x[out]), rtol=1e-6, atol=1e-8)
+    assert np.isnan(held_out[labels < 0]).all() and np.isfinite(held_out[labels >= 0]).all()
+    with pytest.raises(DataError, match=r"^held_out must have shape "):
+        solve_ridge_cv(x, y, alphas=ALPHAS, held_out=np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 4), (60, 12), (40, 70)])
 @pytest.mark.parametrize("score", ["mse", "r2", "correlation"])
 def test_every_score_is_the_mean_over_folds_of_its_definition(n: int, p: int, score: str) -> None:
     x, y = make(n, p)

@@ -135,6 +135,35 @@ def test_each_voxel_takes_its_layers_and_its_response_and_comes_back_from_its_fi
     np.testing.assert_allclose(again, system.encode(test.runs[0]).data, atol=1e-5)
 
 
+def test_receptive_fields_stand_beside_the_encoding_models_and_come_back_from_their_files(
+    planted: tuple[TrainingSet, TestSet], fitted: Wen2018, tmp_path: Path
+) -> None:
+    """Voxels of single units of conv1 lie under small fields; those of fc7 take fc7 beside the maps."""
+    train, test = planted
+    fields = {"grid": {"sizes": (0.05, 0.3), "spacing": 2.0}, "model": {"beside": ((), ("fc7",)), "folds": 3}}
+    settings = SMALL | {"fields": fields, "visual": {"epochs": 1}, "other_hrfs": ("spm",)}
+    system = Wen2018(Wen2018Config.build(settings)).fit(train, run=RunFolder(tmp_path / "run", seed=1))
+    assert system.fields_ is not None and system.stack_ is not None and system.stack_.shape == (3, 60)
+    assert np.mean(system.fields_.field_[LOW] < 100) > 0.8  # a grid of 10 x 10 of the small size
+    assert np.mean(system.fields_.beside_[HIGH] == 1) > 0.8
+    assert np.mean(system.fields_.response_[:40] == 0) > 0.8
+    assert (system.stack_[:2] >= 0).all() and system.stack_[:2, :40].sum(0).min() > 0.5
+    scores, plain = system.score_encoding(test.runs, n=400), fitted.score_encoding(test.runs, n=400)
+    assert scores.voxels.correlation[:40].mean() > plain.voxels.correlation[:40].mean()
+    assert scores.voxels.significant[:40].mean() > 0.9 and scores.voxels.significant[BLIND].mean() < 0.1
+    system.save(tmp_path / "saved")
+    again = Wen2018.load(tmp_path / "saved").encode(test.runs[0]).data
+    np.testing.assert_allclose(again, system.encode(test.runs[0]).data, atol=1e-5)
+
+
+def test_a_space_beside_the_fields_that_is_not_there_lists_the_known_ones(
+    planted: tuple[TrainingSet, TestSet], tmp_path: Path
+) -> None:
+    settings = SMALL | {"fields": {"model": {"beside": (("motion-energy",),)}}}
+    with pytest.raises(ConfigError, match=r"^space beside the maps must be one of conv1, .*, got 'motion-energy'$"):
+        Wen2018(Wen2018Config.build(settings)).fit(planted[0], run=RunFolder(tmp_path))
+
+
 @pytest.mark.parametrize("lag_s", [-8.0, 8.0])
 def test_a_lag_that_is_counted_twice_is_worse(
     fitted: Wen2018, planted: tuple[TrainingSet, TestSet], lag_s: float

@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 from pydantic import Field
+from scipy.optimize import nnls
 
 from neuroreel.core import checks
 from neuroreel.core.config import Config
@@ -45,6 +46,8 @@ class EncodingModel:
     lambda_ : (voxels,), what was chosen; within a group, for features of which a volume has the mean square 1.
     cv_r_ : (voxels,) correlation with held-out volumes, the mean over folds.
     group_ : (voxels,) number of the group that was chosen; 0 without groups.
+    held_out_ : (trs, voxels) float32, what the fit without a volume's fold predicts for it; where `fit` was asked for
+        it, and not saved.
     """
 
     coef_: np.ndarray
@@ -52,6 +55,7 @@ class EncodingModel:
     lambda_: np.ndarray
     cv_r_: np.ndarray
     group_: np.ndarray
+    held_out_: np.ndarray
 
     def __init__(self, config: EncodingConfig | None = None) -> None:
         self.config = config or EncodingConfig()
@@ -63,6 +67,7 @@ class EncodingModel:
         segments: np.ndarray,
         *,
         device: str = "cpu",
+        held_out: bool = False,
     ) -> Self:
         """Fit to features (trs, features) and BOLD (trs, voxels) of all training segments, refitted on all of them.
 
@@ -70,6 +75,7 @@ class EncodingModel:
         ----------
         features : one array, or one for each named space; `predict` takes them side by side in this order.
         segments : (trs,) the segment of each volume.
+        held_out : keep the predictions of held-out volumes.
 
         Raises
         ------
@@ -89,12 +95,17 @@ class EncodingModel:
         self.coef_ = np.zeros((sum(values.shape[1] for values in spaces.values()), bold.shape[1]), dtype=np.float32)
         self.intercept_, self.lambda_ = np.zeros(bold.shape[1]), np.zeros(bold.shape[1])
         self.cv_r_, self.group_ = np.full(bold.shape[1], -np.inf), np.zeros(bold.shape[1], dtype=np.int64)
+        if held_out:
+            self.held_out_ = np.zeros(bold.shape, dtype=np.float32)
+        kept = np.empty(bold.shape, dtype=np.float32) if held_out else None
         for number, group in enumerate(groups):
             share = 1 / np.sqrt(len(group)) if self.config.groups else 1.0
             joined = np.concatenate([spaces[name] * (share * scales[name]) for name in group], axis=1)
-            fit = self._solve(joined, bold, segments, device)
+            fit = self._solve(joined, bold, segments, device, kept)
             assert fit.coef is not None
             better = np.flatnonzero((fit.cv_score > self.cv_r_) | (number == 0))
+            if kept is not None:
+                self.held_out_[:, better] = kept[:, better]
             self.coef_[:, better] = 0.0
             row = 0
             for name in group:
@@ -106,7 +117,9 @@ class EncodingModel:
             self.cv_r_[better], self.group_[better] = fit.cv_score[better], number
         return self
 
-    def _solve(self, features: np.ndarray, bold: np.ndarray, segments: np.ndarray, device: str) -> RidgeFit:
+    def _solve(
+        self, features: np.ndarray, bold: np.ndarray, segments: np.ndarray, device: str, held_out: np.ndarray | None
+    ) -> RidgeFit:
         whole = len(np.unique(segments)) >= self.config.folds
         return solve_ridge_cv(
             features,
@@ -116,6 +129,7 @@ class EncodingModel:
             groups=np.asarray(segments) if whole else None,
             score="correlation",
             device=device,
+            held_out=held_out,
         )
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -165,6 +179,32 @@ def best_unit_correlation(units: Iterable[np.ndarray], bold: np.ndarray) -> tupl
         start += block.shape[1]
     checks.require(start > 0, "units", "must be 1 or more", 0)
     return best, unit
+
+
+def stack_weights(held_out: np.ndarray, bold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how much each voxel trusts each of several models: least squares on held-out volumes, weights >= 0.
+
+    Parameters
+    ----------
+    held_out : (models, trs, voxels), predictions of volumes that the models weren't fitted to.
+    bold : (trs, voxels)
+
+    Returns
+    -------
+    weights : (models, voxels) float64; intercept : (voxels,). The stacked prediction is the weighted sum and it.
+
+    Source: Breiman 1996, Machine Learning 24:49, "Stacked regressions".
+    """
+    checks.finite("held_out", checks.dimensions("held_out", held_out, ("models", "trs", "voxels")))
+    checks.same_length("predicted volumes", held_out.shape[1], "the BOLD", len(bold))
+    checks.same_length("predicted voxels", held_out.shape[2], "the BOLD", bold.shape[1])
+    means, mean = held_out.mean(axis=1, dtype=np.float64), bold.mean(axis=0, dtype=np.float64)
+    weights = np.zeros(means.shape)
+    for voxel in range(bold.shape[1]):
+        design = held_out[:, :, voxel].T - means[:, voxel]
+        q, r = np.linalg.qr(design)
+        weights[:, voxel] = nnls(r, q.T @ (bold[:, voxel] - mean[voxel]))[0]
+    return weights, mean - (weights * means).sum(axis=0)
 
 
 def layer_index(correlations: np.ndarray) -> np.ndarray:

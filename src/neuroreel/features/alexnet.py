@@ -72,6 +72,15 @@ class AlexNetExtractor(Extractor):
         """Return (channels, height, width) of a convolutional layer, (units,) of a fully connected one."""
         return self.net.shapes[checks.one_of("layer", layer, self.net.shapes)]
 
+    def places(self, layer: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the centres of what a convolutional layer's units see, exactly: paddings and strides are counted."""
+        checks.one_of("layer", layer, self.net.shapes)
+        if layer not in self.net.grids:
+            return None
+        first, step = self.net.grids[layer]
+        centres = (first + step * np.arange(self.shape(layer)[1])) / self.net.config.size
+        return centres, centres
+
     def _compute(self, frames: np.ndarray, fps: float) -> dict[str, np.ndarray]:
         import torch
 

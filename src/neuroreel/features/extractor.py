@@ -45,6 +45,16 @@ class Extractor(ABC):
     def shape(self, layer: str) -> tuple[int, ...]:
         """Return the shape of a layer's units, e.g. (channels, height, width); its product is their number."""
 
+    def places(self, layer: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the centres of a map's columns and of its rows, each evenly spaced, in shares of the frame's sides.
+
+        None where a layer's units have no place: where their shape isn't (channels, height, width).
+        """
+        shape = self.shape(checks.one_of("layer", layer, self.layers))
+        if len(shape) != 3:
+            return None
+        return (np.arange(shape[2]) + 0.5) / shape[2], (np.arange(shape[1]) + 0.5) / shape[1]
+
     @abstractmethod
     def _compute(self, frames: np.ndarray, fps: float) -> dict[str, np.ndarray]:
         """Return (n, units) float32 by layer for checked frames, a batch of them."""

@@ -500,8 +500,11 @@ def _correlation(error: Array, truth: Array) -> Array:
 SCORERS: dict[str, Callable[[Array, Array], Array]] = {"mse": _minus_mse, "r2": _r2, "correlation": _correlation}
 
 
-def score_block(model: Decomposition, y: Array, rotated: Array, score: str) -> Array:
-    """Return the scores (alphas, targets), a mean over folds, of centred targets y (targets, rows) and y Q."""
+def score_block(model: Decomposition, y: Array, rotated: Array, score: str, errors: Array | None = None) -> Array:
+    """Return the scores (alphas, targets), a mean over folds, of centred targets y (targets, rows) and y Q.
+
+    The errors themselves are written to `errors` (alphas, targets, sorted rows), where it is given.
+    """
     shrunk: list[Array] = []
     store: Array = None
     total: Array = 0.0
@@ -528,6 +531,8 @@ def score_block(model: Decomposition, y: Array, rotated: Array, score: str) -> A
             stack[start:] = truth
             residual = (model.mix @ stack.reshape(products, size)).reshape(-1, *truth.shape)
             error = residual @ fold.inverses
+        if errors is not None:
+            errors[:, :, fold.rows] = error
         total = total + SCORERS[score](error, truth)
     return total / len(model.folds)
 

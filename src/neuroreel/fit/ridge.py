@@ -106,6 +106,7 @@ def solve_ridge_cv(
     device: str = "cpu",
     dual_only: bool = False,
     out: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
 ) -> RidgeFit:
     """Fit a ridge with an alpha for every target, chosen by cross-validation over groups.
 
@@ -135,6 +136,9 @@ def solve_ridge_cv(
         In the dual form, return no primal weights: for many more features than rows.
     out : array of shape (features or rows, targets), optional
         Where to write the weights, for example a memory map.
+    held_out : array of shape (rows, targets), optional
+        Where to write what the fit without a row's fold predicts for it, at the chosen alpha; NaN where a row is never
+        validated.
 
     Returns
     -------
@@ -162,6 +166,8 @@ def solve_ridge_cv(
         out = np.empty(shape, dtype=np.result_type(x.dtype, np.float32))
     checks.require(out.shape == shape, "out", f"must have shape {shape}", out.shape)
     checks.require(out.dtype.kind == "f", "out", "must be of floats", f"dtype {out.dtype}")
+    if held_out is not None:
+        checks.require(held_out.shape == y.shape, "held_out", f"must have shape {y.shape}", held_out.shape)
 
     model = decompose(
         x, labels, values, form=form, fit_intercept=fit_intercept, precision=precision, score=score, ops=ops
@@ -177,8 +183,16 @@ def solve_ridge_cv(
         centred, y_mean = targets.read(columns)
         part = ops.put(centred, model.dtype)
         rotated = part @ model.q  # (block, rank)
-        cv_scores[:, columns] = ops.take(score_block(model, part, rotated, score))
-        alpha[columns] = values[np.argmax(cv_scores[:, columns], axis=0)]
+        errors = None
+        if held_out is not None:
+            errors = ops.empty(len(values) * len(part) * len(x), model.dtype).reshape(len(values), len(part), len(x))
+        cv_scores[:, columns] = ops.take(score_block(model, part, rotated, score, errors))
+        best = np.argmax(cv_scores[:, columns], axis=0)
+        alpha[columns] = values[best]
+        if held_out is not None:
+            predicted = centred + y_mean[:, None] - ops.take(errors)[best, np.arange(len(best))]
+            predicted[:, labels[model.order] < 0] = np.nan
+            held_out[model.order, columns] = predicted.T
         primal, weights = solve_block(model, rotated, ops.put(alpha[columns], model.dtype))
         if model.x is not None:  # the dual form
             rows = out if dual is None else dual

@@ -166,7 +166,8 @@ class AlexNet(nn.Module):
     """Five convolutions, three fully connected layers; `layers` lists every name that `activations` takes.
 
     Layers are `conv1` (after the ReLU), `conv1:pre` (before it), `norm1`, `pool1`, ..., `fc7`, `fc8` (which has no
-    ReLU) and `prob` (the softmax of fc8).
+    ReLU) and `prob` (the softmax of fc8). `grids` says of every layer with maps where its units look: the centre of the
+    first row and column, and the distance of the next, in pixels of the input.
 
     Raises
     ------
@@ -179,23 +180,28 @@ class AlexNet(nn.Module):
         self.config = config
         self.layout = LAYOUTS[config.layout]
         channels = [max(2, 2 * round(c * config.width / 2)) for c in self.layout.channels]
-        before, side = 3, config.size
+        before, side, first, step = 3, config.size, 0.5, 1.0
         shapes: dict[str, tuple[int, ...]] = {}
+        self.grids: dict[str, tuple[float, float]] = {}
         for i, name in enumerate(CONVS):
             kernel, stride, pad = self.layout.kernels[i], self.layout.strides[i], self.layout.pads[i]
             conv = nn.Conv2d(before, channels[i], kernel, stride, pad, groups=self.layout.groups[i])
             self.add_module(name, conv)
             side = (side + 2 * pad - kernel) // stride + 1
             shapes[f"{name}:pre"] = shapes[name] = (channels[i], side, side)
+            first, step = first + ((kernel - 1) / 2 - pad) * step, step * stride
+            self.grids[f"{name}:pre"] = self.grids[name] = (first, step)
             number = name.removeprefix("conv")
             if self.layout.lrn and i < 2:
                 self.add_module(f"norm{number}", LocalResponseNorm(channels[i]))
-                shapes[f"norm{number}"] = shapes[name]
+                shapes[f"norm{number}"], self.grids[f"norm{number}"] = shapes[name], (first, step)
             if name in POOLED:
                 rule = "must leave 1 pixel or more after every pooling"
                 checks.require(side >= POOL_SIZE, "size", rule, config.size, error=ConfigError)
                 side = (side - POOL_SIZE) // POOL_STRIDE + 1
                 shapes[f"pool{number}"] = (channels[i], side, side)
+                first, step = first + (POOL_SIZE - 1) / 2 * step, step * POOL_STRIDE
+                self.grids[f"pool{number}"] = (first, step)
             before = channels[i]
         self.mapped = (before, side, side)
         sizes = (before * side * side, config.hidden, config.hidden, config.n_classes)

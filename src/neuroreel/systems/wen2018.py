@@ -4,7 +4,8 @@ Encoding, from what is shown to every voxel:
     reproducibility   which voxels answer alike to two showings of a segment
     layer map         for each voxel the layer whose best unit correlates with it most
     encoding models   eight layers -> log -> principal components -> haemodynamic response -> voxelwise ridge
-                      (ours, where asked: motion energy beside the layers, and for each voxel the layers that suit it)
+                      (ours, where asked: motion energy beside the layers, for each voxel the layers that suit it, and
+                      stacked with these a model of one receptive field for each voxel)
 
 Decoding, from the reproducible voxels to what is shown:
     pictures          voxels -> maps of the first layer, by regression with an L1 penalty -> De-CNN -> pixels
@@ -17,6 +18,7 @@ decoding reads the volumes of the window (`Window.first_lag_s`).
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,14 +29,22 @@ from pydantic import Field
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from neuroreel.brain.encoding import EncodingConfig, EncodingModel, best_unit_correlation, layer_index
+from neuroreel.brain.encoding import (
+    EncodingConfig,
+    EncodingModel,
+    best_unit_correlation,
+    layer_index,
+    stack_weights,
+)
 from neuroreel.brain.linear import ComponentRidge, ComponentRidgeConfig, L1Decoder, L1DecoderConfig
+from neuroreel.brain.receptive_fields import Pooled, ReceptiveFieldConfig, ReceptiveFieldModel
 from neuroreel.core import checks
 from neuroreel.core.config import Config
 from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Reconstruction, Run, Samples, Video
 from neuroreel.features.alexnet import AlexNetExtractor, AlexNetFeaturesConfig
+from neuroreel.features.fields import FieldPooling, Fields, FieldsConfig, PooledVolumes
 from neuroreel.features.motion_energy import MotionEnergyConfig, MotionEnergyExtractor
 from neuroreel.features.streaming import FeatureStream, StreamConfig
 from neuroreel.metrics.encoding import VoxelScores, score_voxels
@@ -65,6 +75,21 @@ class HeadConfig(Config):
     l2: float = Field(default=1e-3, ge=0)
 
 
+class FieldModelConfig(Config):
+    """A model of one receptive field for each voxel (St-Yves & Naselaris 2018) beside the encoding models.
+
+    Attributes
+    ----------
+    grid : the fields to choose from, see `FieldsConfig`.
+    model : see `ReceptiveFieldConfig`; its spaces beside the maps are the layers' and motion energy's components.
+    fps : rate at which the movies' frames are looked at for it; None looks at all.
+    """
+
+    grid: FieldsConfig = FieldsConfig()
+    model: ReceptiveFieldConfig = ReceptiveFieldConfig()
+    fps: float | None = Field(default=None, gt=0)
+
+
 class Wen2018Config(Config):
     """Settings of wen2018.
 
@@ -82,6 +107,8 @@ class Wen2018Config(Config):
     encoding : see `EncodingConfig`; its spaces are the layers, and "motion-energy" where there is one.
     motion : motion energy of the whole movie as one more space of the encoding models, an extension in the manner of
         Nishimoto et al. 2011 (Curr. Biol. 21:1641); None, as in the paper: the network's layers alone.
+    fields : a model of one receptive field for each voxel too; each voxel weighs the two predictions by how well they
+        predict held-out volumes (`stack_weights`). None, as in the paper: no such model.
     voxels : decode from "reproducible" voxels (segments must have been shown twice or more) or from "all".
     alpha, correction : level of the test of reproducibility, and how it is corrected for the number of voxels.
     pieces : the test needs so many stretches of time; fewer segments are cut into equal pieces. The paper has 18.
@@ -102,6 +129,7 @@ class Wen2018Config(Config):
     other_hrfs: tuple[str, ...] = ()
     encoding: EncodingConfig = EncodingConfig()
     motion: MotionEnergyConfig | None = None
+    fields: FieldModelConfig | None = None
     voxels: Literal["reproducible", "all"] = "reproducible"
     alpha: float = Field(default=0.05, gt=0, lt=1)
     correction: Literal["bonferroni", "fdr", "none"] = "bonferroni"
@@ -139,6 +167,8 @@ class Wen2018:
     reproducibility_ : `Reproducibility` of the training segments, None where too few were repeated; not saved.
     layer_correlation_ : (layers, voxels) the best correlation with a unit of each layer; encoding only.
     encoding_ : the fitted `EncodingModel`; encoding only.
+    fields_ : the fitted `ReceptiveFieldModel`, where there is one.
+    stack_ : (3, voxels) weights of the predictions of `encoding_` and `fields_`, and the intercept.
     visual_, semantic_ : the fitted decoders.
     """
 
@@ -152,6 +182,8 @@ class Wen2018:
         self.stream_: FeatureStream | None = None
         self.motion_: FeatureStream | None = None
         self.encoding_: EncodingModel | None = None
+        self.fields_: ReceptiveFieldModel | None = None
+        self.stack_: np.ndarray | None = None
         self.layer_correlation_: np.ndarray | None = None
 
     @property
@@ -213,7 +245,7 @@ class Wen2018:
         if self.config.motion is not None:
             place = folder.file("motion/stream.json").parent
             self.motion_ = FeatureStream(MotionEnergyExtractor(self.config.motion), place, self.config.stream)
-            samplings = [self._samplings(run, thin=False) for run in shown]
+            samplings = [self._samplings(run, _whole(run)) for run in shown]
             found = self.motion_.fit_transform([_whole(run) for run in shown], samplings)
             scores = [one | more for one, more in zip(scores, found, strict=True)]
         spaces = [self._spaces(one) for one in scores]
@@ -225,7 +257,61 @@ class Wen2018:
             [best_unit_correlation(self._units(layer, joined[layer]), bold)[0] for layer in self.network.layers]
         )
         settings = self._encoding_config(tuple(scores[0]))
-        self.encoding_ = EncodingModel(settings).fit(joined, bold, segments, device=folder.device)
+        both = self.config.fields is not None
+        self.encoding_ = EncodingModel(settings).fit(joined, bold, segments, device=folder.device, held_out=both)
+        if both:
+            self._fit_fields(shown, rows, joined, bold, segments)
+
+    def _fit_fields(
+        self,
+        shown: Sequence[Run],
+        rows: Sequence[np.ndarray],
+        spaces: Mapping[str, np.ndarray],
+        bold: np.ndarray,
+        segments: np.ndarray,
+    ) -> None:
+        """Fit the receptive fields, and how far each voxel trusts them beside the encoding models."""
+        settings, encoding = self.config.fields, self.encoding_
+        assert settings is not None and encoding is not None
+        with tempfile.TemporaryDirectory(prefix="neuroreel-fields-") as scratch:
+            pooled = [self._pool(run, Path(scratch) / f"run{number}") for number, run in enumerate(shown)]
+            model = ReceptiveFieldModel(settings.model)
+            n_fields = len(Fields.of(settings.grid))
+            self.fields_ = model.fit(self._sources(pooled, rows), n_fields, bold, segments, self._beside(spaces))
+            for part in pooled:
+                part.close()
+        weights, intercept = stack_weights(np.stack([encoding.held_out_, model.held_out_]), bold)
+        self.stack_ = np.concatenate([weights, intercept[None]])
+
+    def _pool(self, run: Run, file: Path) -> PooledVolumes:
+        """Return the maps of a run's video under every field at its volumes, for every response."""
+        settings = self.config.fields
+        assert settings is not None
+        video = thinned(_whole(run), settings.fps)
+        return FieldPooling(self.network, settings.grid).volumes(video, self._samplings(run, video), file)
+
+    def _sources(self, pooled: Sequence[PooledVolumes], rows: Sequence[np.ndarray]) -> list[Pooled]:
+        """Return for every response what gives the features of a field, the kept volumes of all runs."""
+        count = 1 + len(self.config.other_hrfs)
+
+        def source(response: int) -> Pooled:
+            def read(field: int) -> np.ndarray:
+                found = [
+                    part.field(field).reshape(count, len(kept), -1) for part, kept in zip(pooled, rows, strict=True)
+                ]
+                return np.concatenate([part[response][kept] for part, kept in zip(found, rows, strict=True)])
+
+            return read
+
+        return [source(response) for response in range(count)]
+
+    def _beside(self, spaces: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Return for every response the spaces that the receptive fields may have beside the maps."""
+        assert self.config.fields is not None
+        names = dict.fromkeys(name for group in self.config.fields.model.beside for name in group)
+        for name in names:
+            checks.one_of("space beside the maps", name, spaces)
+        return [{name: spaces[_space(name, hrf)] for name in names} for hrf in ("", *self.config.other_hrfs)]
 
     def _encoding_config(self, names: tuple[str, ...]) -> EncodingConfig:
         """Return the config with the groups of spaces of every response."""
@@ -266,9 +352,22 @@ class Wen2018:
         assert self.encoding_ is not None and self.stream_ is not None
         scores = self.stream_.transform(self._video(run), self._samplings(run))
         if self.motion_ is not None:
-            scores |= self.motion_.transform(_whole(run), self._samplings(run, thin=False))
+            scores |= self.motion_.transform(_whole(run), self._samplings(run, _whole(run)))
         spaces = self._spaces(scores)
-        return replace(run.bold, data=self.encoding_.predict(np.concatenate(list(spaces.values()), axis=1)))
+        predicted = self.encoding_.predict(np.concatenate(list(spaces.values()), axis=1))
+        if self.fields_ is not None and self.stack_ is not None:
+            predicted = self.stack_[0] * predicted + self.stack_[1] * self._by_fields(run, spaces) + self.stack_[2]
+        return replace(run.bold, data=predicted.astype(np.float32))
+
+    def _by_fields(self, run: Run, spaces: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return what the receptive fields alone predict of a run, (trs, voxels)."""
+        assert self.fields_ is not None
+        with tempfile.TemporaryDirectory(prefix="neuroreel-fields-") as scratch:
+            pooled = self._pool(run, Path(scratch) / "run")
+            every = np.ones(run.bold.n_trs, dtype=bool)
+            predicted = self.fields_.predict(self._sources([pooled], [every]), self._beside(spaces))
+            pooled.close()
+        return predicted
 
     def score_encoding(
         self, runs: Sequence[Run], *, q: float = 0.01, block_s: float = 20.0, seed: int = 0, n: int = 1000
@@ -305,16 +404,21 @@ class Wen2018:
         assert run.video is not None
         return thinned(run.video, self.config.fps)
 
-    def _samplings(self, run: Run, *, thin: bool = True) -> csr_array:
+    def _samplings(self, run: Run, video: Video | None = None) -> csr_array:
         """Return what `_sampling` returns for every response, one below the other, (responses * trs, frames)."""
         from scipy.sparse import vstack
 
         names = (self.config.hrf, *self.config.other_hrfs)
-        return vstack([self._sampling(run, thin=thin, hrf=name) for name in names], format="csr")
+        return vstack([self._sampling(run, video, name) for name in names], format="csr")
 
-    def _sampling(self, run: Run, *, thin: bool = True, hrf: str | None = None) -> csr_array:
-        """Return the response and the sampling of a run's frames at its volumes, (trs, frames) sparse."""
-        video = self._video(run) if thin else _whole(run)
+    def _sampling(self, run: Run, video: Video | None = None, hrf: str | None = None) -> csr_array:
+        """Return the response and the sampling of a run's frames at its volumes, (trs, frames) sparse.
+
+        Parameters
+        ----------
+        video : the run's video at the rate at which it is looked at; None for that of the network's layers.
+        """
+        video = self._video(run) if video is None else video
         response = hrf_by_name(hrf or self.config.hrf)
         return HrfSampling.of(
             video.shape[0], video.fps, volume_times(run.bold), response, start_s=video.start_s
@@ -462,6 +566,9 @@ class Wen2018:
         if self.encoding_ is not None and self.stream_ is not None:
             arrays |= {f"encoding.{name}": values for name, values in self.encoding_.arrays().items()}
             arrays["layer_correlation"] = self.layer_correlation_
+            if self.fields_ is not None:
+                arrays |= {f"fields.{name}": values for name, values in self.fields_.arrays().items()}
+                arrays["stack"] = self.stack_
             shutil.copytree(self.stream_.folder, folder / "features", dirs_exist_ok=True)
             if self.motion_ is not None:
                 shutil.copytree(self.motion_.folder, folder / "motion", dirs_exist_ok=True)
@@ -487,6 +594,9 @@ class Wen2018:
             system.layer_correlation_ = arrays["layer_correlation"]
             system.encoding_ = EncodingModel(system.config.encoding).restore(_below(arrays, "encoding."))
             system.stream_ = FeatureStream.load(system.network, folder / "features")
+            if system.config.fields is not None:
+                model = ReceptiveFieldModel(system.config.fields.model)
+                system.fields_, system.stack_ = model.restore(_below(arrays, "fields.")), arrays["stack"]
             if system.config.motion is not None:
                 extractor = MotionEnergyExtractor(system.config.motion)
                 system.motion_ = FeatureStream.load(extractor, folder / "motion")

@@ -148,8 +148,8 @@ class FieldPooling:
         table = Table(file, (sampling.shape[0], len(self.fields) * self.n_channels))
         columns, last = sampling.tocsc(), _last_frames(sampling)
         nothing = np.zeros((1, table.shape[1]), dtype=np.float32)
-        for row in np.flatnonzero(last < 0):
-            table.write(int(row), nothing)
+        for empty in np.flatnonzero(last < 0):
+            table.write(int(empty), nothing)
         pending: dict[int, np.ndarray] = {}
         start = 0
         for found in self.extractor.stream(video):

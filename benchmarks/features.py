@@ -1,6 +1,7 @@
 """Features of a long movie at all layers of AlexNet in bounded memory: frames a second and peak memory.
 
     python benchmarks/features.py --json                 # 8 minutes at 30 fps, the full Caffe AlexNet
+    python benchmarks/features.py --out FILE             # the same into a file, with what made it
     python benchmarks/features.py --json --pca-fps 30    # every frame enters the principal components too (slow)
     python benchmarks/features.py --json --quick         # seconds: the small network of the simulated world
 
@@ -16,7 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from linear_era import provenance
 
+from neuroreel.core.files import write_text
 from neuroreel.core.seeds import generator
 from neuroreel.core.types import Video
 from neuroreel.features.alexnet import EIGHT, AlexNetExtractor, AlexNetFeaturesConfig
@@ -59,6 +62,7 @@ def movie(frames: int, size: int, fps: float, seed: int) -> Video:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--out", type=Path, help="write the result with its command, commit and versions to a file")
     parser.add_argument("--quick", action="store_true", help="20 s of the small network")
     parser.add_argument("--minutes", type=float, help="length of the movie (8)")
     parser.add_argument("--fps", type=float, default=30.0)
@@ -102,6 +106,8 @@ def main() -> None:
     print(
         f"{n_frames} frames in {seconds:.1f} s: {result['frames_per_s']:.1f} frames/s, peak {result['peak_gb']:.2f} GB"
     )
+    if args.out:
+        write_text(args.out, json.dumps(result | provenance(args.seed), indent=2) + "\n")
     if args.json:
         print(json.dumps(result))
 

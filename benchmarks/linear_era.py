@@ -23,7 +23,7 @@ PARTS = {
     "generic-object-decoding": ("linear_era_god", "god_results"),
     "wen2018": ("linear_era_wen", "wen_results"),
 }
-PLACES = {"--folder": "FOLDER", "--sheet": "SHEET", "--out": "OUT"}
+PLACES = {"--folder": "FOLDER", "--sheet": "SHEET", "--out": "OUT", "--scratch": "SCRATCH"}
 RESULTS = Path(__file__).parent / "results" / "linear_era.json"
 
 

@@ -614,6 +614,11 @@ def stage_unet_deeper(job: Job) -> None:
     fit(job, "unet_deeper", net, picture_loss, Rows(arrays, ("x", "places")), config)
 
 
+def deeper_name(name: str) -> str:
+    """Return where what a U-Net of one block a level calls so stands in one of two."""
+    return re.sub(r"(up_blocks\.\d+\.(?:resnets|attentions))\.1\.", r"\1.2.", name)
+
+
 @torch.no_grad()
 def deepen(old: Any, new: Any) -> None:
     """Fill a U-Net that has two blocks where the old one has one so that it does as that does.
@@ -623,7 +628,7 @@ def deepen(old: Any, new: Any) -> None:
     """
     own = new.state_dict()
     for name, value in old.state_dict().items():
-        own[re.sub(r"^(up_blocks\.\d+\.(?:resnets|attentions))\.1\.", r"\1.2.", name)] = value
+        own[deeper_name(name)] = value
     new.load_state_dict(own)
     for level in (*new.down_blocks, *new.up_blocks):
         block = level.resnets[1]
@@ -637,30 +642,46 @@ def deepen(old: Any, new: Any) -> None:
             block.conv_shortcut.weight[:, : block.out_channels, 0, 0] = torch.eye(block.out_channels)
 
 
-MOVING = ("self", "temporal")
-"""What the U-Net of clips has of its own: the attention to the frames before, and that over time."""
+MOVING = ("self", "cross", "temporal")
+"""What the U-Net of clips has of its own: the attention to the frames before, to the caption, and over time.
+
+A network that has seen pictures alone doesn't read where something goes.
+"""
 
 
-def build_motion(job: Job) -> Any:
-    """Return the finished U-Net of pictures, rounded as it ships, as one of clips (MinD-Video, section 3.4)."""
+def build_motion(job: Job, layers: int = LAYERS) -> Any:
+    """Return a finished U-Net of pictures, rounded as it ships, as one of clips (MinD-Video, section 3.4)."""
     from neuroreel.generate.inflate import inflate
 
-    pictures = build_pictures()
-    load_part(job, "unet_deeper", pictures)
+    pictures = Diffusion(build_unet(LATENTS, layers), torch.zeros(1, TOKENS, 128))
+    load_part(job, "unet_deeper" if layers == LAYERS else "unet_wider", pictures)
     return inflate(pictures.unet.half().float(), FRAMES)
 
 
-def stage_motion(job: Job) -> None:
-    """Train the self-attention and the attention over time of the U-Net of clips, and nothing else of it."""
+def fit_motion(job: Job, stage: str, unet: Any, **settings: Any) -> None:
+    """Train the attention of a U-Net of clips, and nothing else of it."""
     arrays, silent = diffusion_parts(job, "autoencoder_wider")
-    unet = build_motion(job)
     unet.trainable(MOVING)
-    config = job.config(steps=1200, batch=8, rate=1e-3, average=0.998)
+    config = job.config(batch=8, rate=1e-3, average=0.998, **settings)
 
     def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
         return model(b["x"].float().transpose(1, 2), b["tokens"].float(), b["places"])
 
-    fit(job, "motion", Diffusion(unet, silent), loss, Rows(arrays), config)
+    fit(job, stage, Diffusion(unet, silent), loss, Rows(arrays), config)
+
+
+def stage_motion(job: Job) -> None:
+    fit_motion(job, "motion", build_motion(job, 1), steps=1200)
+
+
+def stage_motion_deeper(job: Job) -> None:
+    """Train the U-Net of clips on with the blocks that the one of pictures has got."""
+    unet = build_motion(job)
+    before = Diffusion(build_motion(job, 1), torch.zeros(1, TOKENS, 128))
+    load_part(job, "motion", before)
+    over_time = {name: value for name, value in before.unet.state_dict().items() if ".temporal." in name}
+    fill(unet, unet.state_dict() | {deeper_name(name): value for name, value in over_time.items()})
+    fit_motion(job, "motion_deeper", unet, steps=1800)
 
 
 def build_classifier(frames: int) -> Any:
@@ -740,7 +761,7 @@ def write_network(net: Any, folder: Path) -> None:
 def write_classifier(job: Job, frames: int, folder: Path) -> None:
     """Write a classifier in float16, with its settings."""
     net = build_classifier(frames)
-    load_part(job, "judge" if frames == 1 else "video_classifier", net)
+    load_part(job, "judge_longer" if frames == 1 else "video_classifier_longer", net)
     folder.mkdir(parents=True)
     net.config.save(folder / "config.json")
     write_state(folder / "weights.safetensors", net, half=True)
@@ -756,7 +777,7 @@ def write_unet(job: Job, folder: Path) -> None:
 def write_motion(job: Job, folder: Path) -> None:
     """Write in float16 what the U-Net of clips has beside that of pictures."""
     net = Diffusion(build_motion(job), torch.zeros(1, TOKENS, 128))
-    load_part(job, "motion", net)
+    load_part(job, "motion_deeper", net)
     folder.mkdir(parents=True)
     net.unet.trainable(MOVING)
     net.unet.half().save(folder / "weights.safetensors")
@@ -806,8 +827,12 @@ def export(job: Job, out: Path) -> None:
         "clip": (("text", "clip"), lambda path: write_network(load_clip(job, ("text", "clip"))[1], path), {}),
         "vae": (("autoencoder", "autoencoder_wider"), lambda path: write_network(load_autoencoder(job), path), {}),
         "unet": (("unet", "unet_longer", "unet_wider", "unet_deeper"), lambda path: write_unet(job, path), {}),
-        "motion": (("motion",), lambda path: write_motion(job, path), {}),
-        "video_classifier": (("video_classifier",), lambda path: write_classifier(job, FRAMES, path), heads),
+        "motion": (("motion", "motion_deeper"), lambda path: write_motion(job, path), {}),
+        "video_classifier": (
+            ("video_classifier", "video_classifier_longer"),
+            lambda path: write_classifier(job, FRAMES, path),
+            heads,
+        ),
     }
     pack(job, out, writers, {"model_index.json": json.dumps(INDEX, indent=2) + "\n"})
 
@@ -815,7 +840,7 @@ def export(job: Job, out: Path) -> None:
 def export_judge(job: Job, out: Path) -> None:
     """Write the judge, which is no part of the package, and its card."""
     heads = {"category": list(CATEGORIES), "colour": list(COLOURS), "place": ["x", "y", "size"]}
-    pack(job, out, {"judge": (("judge",), lambda path: write_classifier(job, 1, path), heads)}, {})
+    pack(job, out, {"judge": (("judge", "judge_longer"), lambda path: write_classifier(job, 1, path), heads)}, {})
 
 
 def pack(job: Job, out: Path, writers: Writers, texts: dict[str, str]) -> None:
@@ -855,6 +880,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "unet_wider": stage_unet_wider,
     "unet_deeper": stage_unet_deeper,
     "motion": stage_motion,
+    "motion_deeper": stage_motion_deeper,
     "video_classifier": stage_video_classifier,
     "video_classifier_longer": stage_video_classifier_longer,
 }

@@ -1,11 +1,15 @@
-"""The demo: a movie read from a real brain, eight categories from another, then a brain whose answers are known."""
+"""The demo: a movie read from a real brain, then a brain whose answers are known, by baselines and by diffusion."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from neuroreel.core.errors import FetchError, NeuroreelWarning
 from neuroreel.core.files import write_text
@@ -17,12 +21,26 @@ from neuroreel.report.page import write_report
 from neuroreel.report.record import Record
 from neuroreel.simulate.experiment import ExperimentConfig, simulate_experiment
 from neuroreel.systems import find_system
-from neuroreel.workflow import RunConfig, describe, make_record, make_sets
+from neuroreel.workflow import RunConfig, Sets, describe, make_record, make_sets
 
 BASELINES = ("mean-frame", "no-brain", "nearest-clip", "ridge-latents", "ridge-pixels")
 LEFT_OUT = {"alexnet2": "", "alexnet5": ""}
 """Networks that the demo has no time for."""
 SIMULATED = ExperimentConfig(minutes=16.0, test_minutes=4.0, size=64, fps=8.0)
+CLIPS = {"clip_s": 2.0, "frames": 6, "trs": 2, "first_lag_s": 4.0, "blocks": "events", "only_events": "test"}
+"""Window of the clips that mind-video reads."""
+READ = 16
+"""Test clips that mind-video reads, of all evenly."""
+SHORT = {
+    "pretraining": {"steps": 40, "batch": 32},
+    "contrastive": {"loop": {"steps": 60, "batch": 48, "rate": 3e-4, "average": 0.95, "clip": 1.0}},
+    "prior": {"shares": [0.5]},
+    "telling": None,
+    "tuning": {"steps": 12, "batch": 8, "rate": 3e-4, "average": 0.9, "clip": 1.0},
+    "guidance": 3.0,
+    "steps": 6,
+}
+"""Settings of mind-video that the demo has time for; it begins with the weights that ship with the package."""
 
 
 def run_demo(
@@ -49,6 +67,7 @@ def run_demo(
     config = SIMULATED.model_copy(update={"seed": seed})
     simulate_experiment(bids, config, progress=lambda done, total, text: say(f"simulating {text} ({done}/{total})"))
     records.append(_record(str(bids), out / "simulated.zarr", seed, say))
+    records.append(_clips_record(out / "simulated.zarr", seed, say))
     say("writing the report")
     page = write_report(records, out / "report")
     tables = {record.dataset: record.table for record in records}
@@ -62,11 +81,40 @@ def _record(source: str, store: Path, seed: int, say: Callable[[str], None]) -> 
     prepare(source, store, progress=lambda done, total, text: say(f"preparing {text} ({done}/{total})"))
     config = RunConfig(seed=seed, embed=LEFT_OUT)
     sets = make_sets(read_store(store), config)
+    return _fitted({name: {} for name in BASELINES}, sets, config, store, store.with_suffix(""), say)
+
+
+def _clips_record(store: Path, seed: int, say: Callable[[str], None]) -> Record:
+    """Return everything that the report shows of clips that mind-video reads from the simulated brain."""
+    config = RunConfig(seed=seed, embed=LEFT_OUT, window=CLIPS)
+    sets = make_sets(read_store(store), config)
+    rows = np.unique(np.linspace(0, len(sets.test.truth) - 1, READ).round().astype(int))
+    some = replace(sets, test=sets.test.take(rows))
+    record = _fitted({"mean-frame": {}, "mind-video": SHORT}, some, config, store, store.with_suffix("") / "clips", say)
+    return replace(record, dataset=f"{record.dataset}, clips by diffusion")
+
+
+def _fitted(
+    settings: Mapping[str, Mapping[str, Any]],
+    sets: Sets,
+    config: RunConfig,
+    store: Path,
+    folder: Path,
+    say: Callable[[str], None],
+) -> Record:
+    """Return everything that the report shows of systems by name, with what differs in their settings.
+
+    Parameters
+    ----------
+    store : where the sets come from.
+    folder : for what the fits keep.
+    """
     systems = {}
-    for name in BASELINES:
+    for name, differs in settings.items():
         say(f"{sets.dataset.name}: fitting {name}")
-        run = RunFolder(store.with_suffix("") / name, seed=seed)
-        systems[name] = find_system(name)().fit(sets.train, run=run)
+        run = RunFolder(folder / name, seed=config.seed)
+        system = find_system(name)
+        systems[name] = system(system.Settings.build(differs)).fit(sets.train, run=run)
     return make_record(
         systems, sets, config, describe(sets, config, store), progress=lambda text: say(f"{sets.dataset.name}: {text}")
     )

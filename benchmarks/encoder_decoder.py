@@ -1,12 +1,17 @@
 """encoder-decoder on the simulated world, beside ridge-pixels and the mean frame, with chance rows and ceilings.
 
     python benchmarks/encoder_decoder.py --folder /tmp/ed --seeds 0 1 2     # 40 min x 2, 8 min x 10
+    python benchmarks/encoder_decoder.py --folder /tmp/ed --real            # V1 while a bar moves
 
 Six frames of each clip of two seconds, one volume's time, are decoded from three volumes. ridge-pixels decodes frames
-as high as encoder-decoder does. The encoder is scored on the mean of the test repeats; what wen2018's ridge encoder
-has in the same world is copied from `linear_era.json` where that has the seed.
+as high as the highest that encoder-decoder may choose. The encoder is scored on the mean of the test repeats; what
+wen2018's ridge encoder has in the same world is copied from `linear_era.json` where that has the seed.
+
+--real is szinte2024: bars that go left and down teach, bars that go right and up test. ridge-pixels has its defaults
+there, and what encoder-decoder chose on held-out training blocks stands beside the scores.
 """
 
+import copy
 import json
 import sys
 import time
@@ -15,14 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from simulated import RESULTS, arguments, fit_all, keep, score_all, simulated_sets, write_sheet
+from simulated import RESULTS, Fit, Named, arguments, fit_all, keep, score_all, simulated_sets, write_sheet
 
+from neuroreel.core.system import RunFolder
+from neuroreel.datasets.cards import study
+from neuroreel.metrics.chance import chance_answers
 from neuroreel.metrics.encoding import voxel_correlation
 from neuroreel.report.cortex import voxel_picture
 from neuroreel.report.record import VoxelMap
 from neuroreel.systems.baselines import MeanFrame, RidgePixels, RidgePixelsConfig
 from neuroreel.systems.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from neuroreel.workflow import Sets
+from neuroreel.workflow import RunConfig, Sets, evaluate_systems, make_sets
 
 WINDOW = {"clip_s": 2.0, "frames": 6, "first_lag_s": 4.0, "trs": 3, "blocks": "events", "only_events": "test"}
 METRICS = (
@@ -34,6 +42,7 @@ METRICS = (
     "direction-accuracy",
     "epe:over-flow",
 )
+REAL_METRICS = ("frame-correlation", "identification:pairwise", "pixcorr", "ssim:gray-gauss")
 SEEN_S = 12.0  # volumes before have no whole response
 
 
@@ -57,6 +66,16 @@ def encoding(system: EncoderDecoder, sets: Sets, seed: int, picture: Path | None
     }
 
 
+def with_own_frames(fit: Fit, sets: Sets, seed: int) -> Fit:
+    """Return the fit of the same system whose clips aren't carried along the movement that was read."""
+    system = copy.copy(fit.system)
+    system.motion_ = None
+    named, truth = Named(system), sets.test.truth
+    made = named.reconstruct(sets.test.brain)
+    chance = chance_answers(named.reconstruct, sets.train.samples, truth, seed=seed, draws=1)
+    return Fit(system, made, chance, named.name(system.ceiling(truth)), {})
+
+
 def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | None) -> dict[str, Any]:
     """Return the scores of one world."""
     started = time.perf_counter()
@@ -64,10 +83,11 @@ def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | No
     config = EncoderDecoderConfig.build(settings)
     systems = {
         "encoder-decoder": EncoderDecoder(config),
-        "ridge-pixels": RidgePixels(RidgePixelsConfig(largest=config.decoder.size)),
+        "ridge-pixels": RidgePixels(RidgePixelsConfig(largest=max(config.sizes, default=config.decoder.size))),
         "mean-frame": MeanFrame(),
     }
     fits = fit_all(systems, sets, folder, seed, draws=1)
+    fits["encoder-decoder, own frames"] = with_own_frames(fits["encoder-decoder"], sets, seed)
     voxels = encoding(systems["encoder-decoder"], sets, seed, sheet and sheet.with_stem(f"{sheet.stem}-cortex"))
     if sheet is not None:
         rows = np.linspace(0, len(sets.test.truth) - 1, 14).astype(int)
@@ -76,9 +96,11 @@ def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | No
     table = score_all(fits, sets, METRICS, seed=seed)
     own = folder / f"fit-{seed}" / "encoder-decoder"
     about = {name: json.loads((own / f"{name}.json").read_text()) for name in ("encoder", "pairs", "cycles")}
+    choices = json.loads((own / "choices.json").read_text())
     return {
         "clips": len(sets.test.truth),
         "settings": config.model_dump(mode="json"),
+        "choices": choices,
         "table": table.to_dict(),
         "encoding": voxels,
         "training": {name: {key: one[key] for key in ("validation", "precision")} for name, one in about.items()},
@@ -87,10 +109,41 @@ def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | No
     }
 
 
+def real_bars(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | None) -> dict[str, Any]:
+    """Return the scores on the real V1, with the chance rows of every system."""
+    config = RunConfig(seed=seed, metrics=REAL_METRICS)
+    sets = make_sets(study("szinte2024").load(), config)
+    systems = {"encoder-decoder": EncoderDecoder(EncoderDecoderConfig.build(settings)), "ridge-pixels": RidgePixels()}
+    seconds = {}
+    for name, system in systems.items():
+        started = time.perf_counter()
+        system.fit(sets.train, run=RunFolder(folder / f"real-{seed}" / name, seed=seed))
+        seconds[name] = time.perf_counter() - started
+    made, table = evaluate_systems(systems, sets, config)
+    if sheet is not None:
+        rows = np.linspace(0, len(sets.test.truth) - 1, 10).astype(int)
+        shown = [sets.test.truth.clips, *(made[name].clips for name in systems)]
+        write_sheet(sheet, [clips[rows, 0] for clips in shown])
+    return {
+        "clips": len(sets.test.truth),
+        "settings": settings,
+        "choices": json.loads((folder / f"real-{seed}" / "encoder-decoder" / "choices.json").read_text()),
+        "table": table.to_dict(),
+        "seconds_of_each": seconds,
+    }
+
+
 def main() -> None:
-    args = arguments(__doc__, RESULTS / "encoder_decoder.json").parse_args()
+    parser = arguments(__doc__, RESULTS / "encoder_decoder.json")
+    parser.add_argument("--real", action="store_true", help="szinte2024 instead of the simulated world")
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    for seed in args.seeds:
+    if args.real and args.out == RESULTS / "encoder_decoder.json":
+        args.out = RESULTS / "encoder_decoder_szinte2024.json"
+    for seed in args.seeds if args.real else []:
+        sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
+        keep(args.out, seed, real_bars(args.folder, seed, args.settings, sheet))
+    for seed in [] if args.real else args.seeds:
         sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
         keep(args.out, seed, one_seed(args.folder, seed, args.settings, sheet), window=WINDOW)
     print(args.out, file=sys.stderr)

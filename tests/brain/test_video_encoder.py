@@ -59,9 +59,9 @@ def test_the_readout_begins_as_the_regression_and_tells_what_it_missed():
     weights = rng.normal(size=(6, 4)).astype(np.float32)
     bold = (design @ weights + 0.5 * rng.normal(size=(120, 4))).astype(np.float32)
     readout = nn.Linear(6, 4)
-    errors = begin_readout(readout, design, bold, np.arange(120) // 6, VideoEncoderConfig().ridge)
+    ridge = begin_readout(readout, design, bold, np.arange(120) // 6, VideoEncoderConfig().ridge)
     np.testing.assert_allclose(readout.weight.detach().numpy().T, weights, atol=0.2)
-    assert errors.std() == pytest.approx(0.5, rel=0.15)
+    assert (bold - ridge.held_out_).std() == pytest.approx(0.5, rel=0.15)
 
 
 def test_clips_at_delays_and_their_features_are_the_same_to_the_encoder():

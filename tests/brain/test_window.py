@@ -77,3 +77,12 @@ def test_bad_input_is_one_sentence() -> None:
         WindowDecoder().fit(brain, y, blocks)
     with pytest.raises(DataError, match=r"^clips must fill 5 folds or more, got 8 clips$"):
         WindowDecoder().fit(make(8)[0], make(8)[1], np.zeros(8))
+
+
+def test_the_same_choices_on_other_clips_are_the_fit_of_those_clips() -> None:
+    brain, y, blocks = make()
+    decoder = WindowDecoder(WindowDecoderConfig(per_target=True)).fit(brain, y, blocks)
+    np.testing.assert_array_equal(decoder.again(brain, y).predict(brain), decoder.predict(brain))
+    train, held = decoder.folds(blocks)[0]
+    again = decoder.again(brain[train], y[train])
+    np.testing.assert_allclose(again.predict(brain[held]), decoder.held_out_[held], atol=1e-3)

@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from neuroreel.core.errors import DataError
-from neuroreel.generate.frame_decoder import ClipBasis, FrameDecoder, FrameDecoderConfig, total_variation
+from neuroreel.generate.frame_decoder import (
+    ClipBasis,
+    FrameDecoder,
+    FrameDecoderConfig,
+    picture_error,
+    total_variation,
+)
 
 
 def clips(n: int = 30, frames: int = 3, size: int = 16, seed: int = 0) -> np.ndarray:
@@ -52,6 +58,22 @@ def test_the_network_begins_by_adding_nothing_and_learns_what_the_code_misses():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_what_the_network_adds_can_be_halved_or_taken_back():
+    decoder = FrameDecoder(basis(), 16, 16, FrameDecoderConfig(size=16, width=4))
+    torch.nn.init.normal_(decoder.add[-1].weight, std=0.1)
+    codes = basis().codes(clips())
+    whole, linear = decoder(torch.from_numpy(codes)), decoder.linear(torch.from_numpy(codes))
+    decoder.share = 0.5
+    tried = decoder(torch.from_numpy(codes))
+    decoder.settle(0.5)
+    torch.testing.assert_close(decoder(torch.from_numpy(codes)), tried)
+    torch.testing.assert_close((whole + linear.unflatten(1, (3, 3))) / 2, tried, atol=1e-5, rtol=1e-4)
+    decoder.settle(0)
+    assert np.array_equal(decoder.show(codes), basis().show(codes, 16, 16))
+    assert picture_error(decoder.show, codes, decoder.show(codes)) == 0
+    assert picture_error(decoder.show, codes, clips(seed=2)) > 0.01
 
 
 def test_the_published_layers_double_three_times():

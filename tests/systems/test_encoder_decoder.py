@@ -3,18 +3,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from neuroreel.brain.video_encoder import VideoEncoderConfig
 from neuroreel.core.errors import ConfigError, DataError, FetchError, LeakageError
-from neuroreel.core.sets import TrainingSet
+from neuroreel.core.sets import Segment, Split, TestSet, TrainingSet, Window
 from neuroreel.core.system import RunFolder
-from neuroreel.core.types import Video
+from neuroreel.core.types import Bold, Recording, Run, Space, Video
 from neuroreel.core.video import write_video
 from neuroreel.fit.loop import LoopConfig
 from neuroreel.generate.frame_decoder import FrameDecoderConfig
+from neuroreel.metrics.motion import direction_accuracy, endpoint_error_over_flow, flow, without_motion
 from neuroreel.metrics.pixel import frame_correlation
 from neuroreel.metrics.table import evaluate
 from neuroreel.systems.encoder_decoder import (
@@ -143,6 +145,72 @@ def test_its_encoder_predicts_the_voxels_of_unseen_movies(tmp_path):
     made, true = system.encode(test.runs[0]).data[2:], test.runs[0].bold.data[2:]
     r = [np.corrcoef(made[:, voxel], true[:, voxel])[0, 1] for voxel in range(true.shape[1])]
     assert np.mean(r[:30]) > 0.5 and abs(np.mean(r[30:])) < 0.2  # the last quarter of the voxels is blind
+
+
+def test_cycles_of_an_encoder_that_knows_nothing_have_no_say(fitted, tmp_path):
+    _, train, _, _ = fitted
+    system = fit(tmp_path, train, noise=100.0)
+    chosen = json.loads((tmp_path / "run" / "choices.json").read_text())
+    assert chosen["from_cycles"] == 0 and system.cycles_ is None
+    errors = chosen["errors_of_from_cycles"]
+    assert set(errors) == {"0.5", "0.0", "0.25", "0.75"} and errors["0.75"] > errors["0.25"] > errors["0.0"]
+
+
+def test_what_was_on_while_nothing_of_the_training_was_measured_is_not_looked_at(tmp_path):
+    run = planted_sets(clips=80)[0].runs[0]
+    split = Split(
+        name="parts",
+        reason="the middle of a run is sealed",
+        train=(Segment(run="train", stop_s=60), Segment(run="train", start_s=120)),
+        test=(Segment(run="train", start_s=74, stop_s=106),),
+    )
+    sets = split.cut(Recording("planted", "01", (run,))).sets(Window(clip_s=2.0, frames=2, first_lag_s=4.0))
+    system = EncoderDecoder(small())
+    system.fit(sets[0], run=RunFolder(tmp_path, seed=1))
+    assert _recorded(RunFolder(tmp_path))["cycles"] == 30 + 20
+    shown, _ = system._scanned(sets[0].runs)
+    assert not ((shown[0].onsets_s > 58) & (shown[0].onsets_s < 120)).any()
+
+
+def drifting_sets(clips: int = 96, frames: int = 4, size: int = 24) -> tuple[TrainingSet, TestSet]:
+    """Return sets whose clips drift to the left or right, with voxels that see pixels and voxels that see the way."""
+    rng = np.random.default_rng(5)
+    weights, runs = rng.normal(size=(36, 30)), []
+    for name, count in (("train", clips), ("test", clips // 2)):
+        ways = rng.choice([-1, 1], count)
+        coarse = rng.integers(0, 255, (count, 6, 6, 3)).astype(np.float32)
+        wide = [cv2.resize(one, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 255) for one in coarse]
+        shown = [np.roll(one, way * step, 1) for one, way in zip(wide, ways, strict=True) for step in range(frames)]
+        seen = (coarse.mean(3).reshape(count, -1) / 127.5 - 1) @ weights / 3
+        data = np.zeros((count + 2, 40))
+        data[2:] = np.concatenate([seen, np.repeat(ways[:, None], 10, 1)], 1)
+        data += 0.3 * rng.normal(size=data.shape)
+        video = Video.from_frames(np.stack(shown).astype(np.uint8), name=name, fps=frames / 2)
+        bold = Bold(data.astype(np.float32), 2.0, Space("columns", 40), "01", name)
+        runs.append(Run(bold, name, video))
+    split = Split(name="drifts", reason="two runs", train=(Segment(run="train"),), test=(Segment(run="test"),))
+    window = Window(clip_s=2.0, frames=frames, first_lag_s=4.0)
+    return split.cut(Recording("drifts", "01", tuple(runs))).sets(window)
+
+
+def test_clips_move_the_way_that_was_read_and_still_do_after_saving(tmp_path):
+    train, test = drifting_sets()
+    system = fit(tmp_path, train, motion=8, cycles=None)
+    made, true = system.reconstruct(test.brain).clips, flow(test.truth.clips)
+    errors = {"made": made} | without_motion(made, seed=0)
+    errors = {name: np.nanmean(endpoint_error_over_flow(flow(clips), true)) for name, clips in errors.items()}
+    assert errors["made"] < 0.9 < errors["static"] + 1e-6 < errors["reversed"]
+    assert direction_accuracy(flow(made), true).mean() > 0.6
+    system.save(tmp_path / "saved")
+    assert np.array_equal(EncoderDecoder.load(tmp_path / "saved").reconstruct(test.brain).clips, made)
+    still = EncoderDecoder(small(motion=0, cycles=None)).fit(train, run=RunFolder(tmp_path / "still", seed=1))
+    assert still.motion_ is None
+    assert direction_accuracy(flow(still.reconstruct(test.brain).clips), true).mean() < 0.5
+
+
+def test_movement_that_the_brain_says_nothing_of_is_left_out(tmp_path):
+    train = drifting_sets()[0].shuffled(1)
+    assert fit(tmp_path, train, motion=8, cycles=None).motion_ is None
 
 
 @pytest.mark.heavy

@@ -188,8 +188,8 @@ def design_of(features: np.ndarray, mixing: np.ndarray) -> np.ndarray:
 
 def begin_readout(
     readout: nn.Linear, design: np.ndarray, bold: np.ndarray, blocks: np.ndarray, config: WindowDecoderConfig
-) -> np.ndarray:
-    """Let a readout begin as the ridge regression from a design, and return the residuals of held-out blocks.
+) -> WindowDecoder:
+    """Let a readout begin as the ridge regression from a design, and return that regression.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def begin_readout(
 
     Returns
     -------
-    array (volumes, voxels) float32, by which the regression of the other folds misses each volume.
+    WindowDecoder, whose `held_out_` (volumes, voxels) is what the other folds predict of each volume.
     """
     ridge = WindowDecoder(config.model_copy(update={"combine": "concat", "keep": (1.0,)}))
     ridge.fit(design[:, None], bold, blocks)
@@ -209,7 +209,7 @@ def begin_readout(
     with torch.no_grad():
         readout.weight.copy_(torch.from_numpy(weights.T.astype(np.float32)))
         readout.bias.copy_(torch.from_numpy(nothing[0].astype(np.float32)))
-    return bold - ridge.held_out_
+    return ridge
 
 
 def encoding_loss(made: Tensor, true: Tensor, cosine: float = 0.5) -> Tensor:

@@ -110,7 +110,7 @@ class WindowDecoder:
         checks.same_length("blocks", len(blocks), "brain windows", len(brain))
         config = self.config
         targets = np.asarray(targets, dtype=np.float32)
-        folds = list(iterate_folds(self._labels(np.asarray(blocks))))
+        folds = self.folds(blocks)
         ranks = [_rank(brain[train], targets[train]) for train, _ in folds]
         alphas = np.asarray(config.alphas)
         lowest, chosen = np.inf, np.zeros(targets.shape[1], dtype=int)
@@ -136,6 +136,17 @@ class WindowDecoder:
         self.cv_r2_ = 1 - lowest / spread if spread > 0 else float("nan")
         self._solve(brain, targets)
         return self
+
+    def again(self, brain: np.ndarray, targets: np.ndarray) -> WindowDecoder:
+        """Return the decoder of other clips (clips, trs, voxels) with the voxels' share and penalties of this one."""
+        other = WindowDecoder(self.config)
+        other.keep_, other.finish_, other.alpha_, other.cv_r2_ = self.keep_, self.finish_, self.alpha_, self.cv_r2_
+        other._solve(brain, np.asarray(targets, dtype=np.float32))
+        return other
+
+    def folds(self, blocks: np.ndarray) -> Folds:
+        """Return the rows that are fitted to and those that are held out, of each fold of clips in blocks (clips,)."""
+        return list(iterate_folds(self._labels(np.asarray(blocks))))
 
     def predict(self, brain: np.ndarray) -> np.ndarray:
         """Return the predictions (clips, targets), not finished, for brain windows (clips, trs, voxels)."""
@@ -220,8 +231,9 @@ class WindowDecoder:
         return parts
 
     def _solve(self, brain: np.ndarray, targets: np.ndarray) -> None:
-        self._kept = np.zeros(brain.shape[2], dtype=bool)
-        self._kept[_best(_rank(brain, targets), self.keep_)] = True
+        self._kept = np.full(brain.shape[2], self.keep_ >= 1)
+        if self.keep_ < 1:
+            self._kept[_best(_rank(brain, targets), self.keep_)] = True
         x = self._combine(brain[:, :, self._kept])
         self._mean, self._scale = self._scales(x)
         x = (x - self._mean) / self._scale

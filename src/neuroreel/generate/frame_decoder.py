@@ -6,6 +6,7 @@ layers are those of a third party's port, unconfirmed). That the network begins 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Self
 
 import numpy as np
@@ -86,6 +87,12 @@ class ClipBasis:
         small = resize(clips.reshape(n * frames, *clips.shape[2:]), *self.size)
         return small.transpose(0, 3, 1, 2).reshape(n, -1).astype(np.float32) / 127.5 - 1
 
+    def show(self, codes: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return the clips (n, frames, height, width, 3) uint8 that codes (n, components) say linearly."""
+        small = torch.from_numpy((codes @ self.axes_ + self.mean_.ravel()).astype(np.float32))
+        maps = enlarge(small.view(len(codes), -1, *self.size), (height, width))
+        return to_bytes(maps.unflatten(1, (len(self.mean_), 3)))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what was learnt by name, for saving."""
         return {"mean": self.mean_, "axes": self.axes_, "sd": self.sd_}
@@ -104,6 +111,10 @@ class FrameDecoder(nn.Module):
     ----------
     basis : of the codes.
     height, width : of the clips in pixels.
+
+    Attributes
+    ----------
+    share : of what the network adds to the linear clip, to try; `settle` makes it last.
     """
 
     mean: Tensor
@@ -113,6 +124,7 @@ class FrameDecoder(nn.Module):
     def __init__(self, basis: ClipBasis, height: int, width: int, config: FrameDecoderConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or FrameDecoderConfig()
+        self.share = 1.0
         self.sides = height, width
         self.register_buffer("mean", torch.from_numpy(basis.mean_.copy()), persistent=False)
         self.register_buffer("axes", torch.from_numpy(basis.axes_.copy()), persistent=False)
@@ -147,18 +159,20 @@ class FrameDecoder(nn.Module):
         else:
             base = self.linear(codes)
             wide = F.interpolate(told, self.small, mode="bilinear", align_corners=False)
-            frames = base + self.add(torch.cat([base, wide], 1))
-        return self.enlarge(frames).unflatten(1, (self.frames, 3))
+            frames = base + self.share * self.add(torch.cat([base, wide], 1))
+        return enlarge(frames, self.sides).unflatten(1, (self.frames, 3))
+
+    @torch.no_grad()
+    def settle(self, share: float) -> None:
+        """Let the network add this share of what it adds, for good: with 0 it is where it began."""
+        assert isinstance(self.add, nn.Sequential)
+        for value in self.add[-1].parameters():
+            value.mul_(share)
+        self.share = 1.0
 
     def linear(self, codes: Tensor) -> Tensor:
         """Return what the codes say linearly, (n, frames * 3, small height, small width)."""
         return (codes @ self.axes + self.mean.flatten()).view(len(codes), -1, *self.small)
-
-    def enlarge(self, frames: Tensor) -> Tensor:
-        """Return maps (n, channels, h, w) in the size of the clips."""
-        if tuple(frames.shape[2:]) == self.sides:
-            return frames
-        return F.interpolate(frames, self.sides, mode="bicubic", align_corners=False)
 
     @torch.no_grad()
     def show(self, codes: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -167,10 +181,35 @@ class FrameDecoder(nn.Module):
         self.eval()
         made = []
         for part in torch.from_numpy(np.ascontiguousarray(codes, np.float32)).split(batch):
-            clips = (self(part.to(device)).clamp(-1, 1) + 1) * 127.5
-            made.append(clips.round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy())
+            made.append(to_bytes(self(part.to(device))))
         self.train(training)
         return np.concatenate(made) if made else np.zeros((0, self.frames, *self.sides, 3), np.uint8)
+
+
+def enlarge(frames: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Return maps (n, channels, h, w) at the height and width of `sides`."""
+    if tuple(frames.shape[2:]) == sides:
+        return frames
+    return F.interpolate(frames, sides, mode="bicubic", align_corners=False)
+
+
+def to_bytes(clips: Tensor) -> np.ndarray:
+    """Return clips (n, frames, 3, h, w) from -1 to 1 as (n, frames, h, w, 3) uint8."""
+    return ((clips.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy()
+
+
+def picture_error(show: Callable[[np.ndarray], np.ndarray], codes: np.ndarray, clips: np.ndarray) -> float:
+    """Return the mean squared difference of what codes show to clips (n, frames, h, w, 3) uint8, of pixels -1 to 1.
+
+    Parameters
+    ----------
+    show : function of codes (n, components) that returns clips like those.
+    """
+    total = 0.0
+    for at in range(0, len(clips), 64):
+        apart = (show(codes[at : at + 64]).astype(np.float32) - clips[at : at + 64]) / 127.5
+        total += float(np.square(apart).mean((1, 2, 3, 4), dtype=np.float64).sum())
+    return total / len(clips)
 
 
 def total_variation(clips: Tensor, time: float = 1.0) -> Tensor:

@@ -11,7 +11,11 @@ Ours, because a deep decoder of 1,200 noisy windows learns them by heart:
     the decoder reads a short code of whole clips by ridge, each training window by the folds without it, and begins as
     the clip that this code says (`front="learnt"`, `decoder.base="none"` and `pixel=0` leave that out);
     what the encoder makes of a video gets the errors that it had on held-out volumes, so that a cycle is as noisy as a
-    scan (`noise=0`: as published), and a second regression reads the code from cycles, averaged with the first.
+    scan (`noise=0`: as published), and a second regression reads the code from cycles, averaged with the first;
+    how much of it counts, how fine the code's clips are and how much the network adds to them is what held-out training
+    blocks prefer;
+    movement is little of what varies in clips, so it has a code of its own (components of optical flow), along which
+    the clip's mean frame is carried (`motion=0` leaves it out).
 
 Strict by default: cycles see the training set's videos and external ones, never the test fMRI. `mode="transductive"`
 lets the decoder also adapt to the windows that `reconstruct` is handed, fMRI -> video^ -> fMRI^, as published; the
@@ -25,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -53,7 +57,9 @@ from neuroreel.core.types import Bold, Reconstruction, Run, Samples, Space, Vide
 from neuroreel.core.video import open_video
 from neuroreel.fit.loop import Arrays, Batch, LoopConfig, Source, in_batches
 from neuroreel.fit.watched import train_watched
-from neuroreel.generate.frame_decoder import ClipBasis, FrameDecoder, FrameDecoderConfig, total_variation
+from neuroreel.generate.frame_decoder import ClipBasis, FrameDecoder, FrameDecoderConfig, picture_error, total_variation
+from neuroreel.generate.movement import FlowBasis, carried, coarse_flow
+from neuroreel.metrics.motion import direction_accuracy, endpoint_error_over_flow, flow
 from neuroreel.nets.perceptual import ClipEmbedding, PerceptualLoss, open_clip_embedding, open_perceptual
 from neuroreel.nets.weights import fill, first_weights, read_about, read_state, write_state
 
@@ -62,6 +68,7 @@ AHEAD = 8
 """Frames of a clip for each volume of its time, at most, as published."""
 
 _CLOSE_S = 1e-3
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class StepsConfig(LoopConfig):
@@ -98,6 +105,8 @@ class EncoderDecoderConfig(Config):
     reading : choices of the ridge.
     combines : ways of combining the volumes of a window, of which the ridge takes the one that held-out blocks prefer.
     decoder : shape of code -> frames.
+    sizes : heights in pixels to decode at, of which held-out blocks choose; empty for the decoder's `size`.
+    added : shares of what the network adds to the clip that the code says, of which held-out blocks choose.
     image, embedding, smooth : weights beta, gamma, delta of perceptual similarity, distance in the video network's
         embedding, and total variation.
     time : weight of the differences between frames within the total variation: the temporal prior.
@@ -107,9 +116,15 @@ class EncoderDecoderConfig(Config):
     unpaired : share of cycles in a batch.
     every : clips of the cycles begin so often within a clip's time.
     noise : factor on the encoder's errors that a cycle gets.
-    from_cycles : share of the code that the regression on cycles says; the rest is that on pairs.
+    from_cycles : share of the code that the regression on cycles says; the rest is that on pairs. Of several, held-out
+        blocks choose, encoder and regressions fitted without them; the first where the encoder's layers are learnt.
     cycled : clips of that regression, at most.
     external : folder of mp4 files that nobody was scanned with, for the cycles.
+    motion : components of the clips' movement, optical flow on a coarse grid, that are read beside the code; the mean
+        frame of a clip is then carried along what was read, where held-out blocks come nearer to the true flow by that
+        than by the clip's own frames or by a still. 0 leaves it out.
+    grid : cells of that grid on a side.
+    quiet : shares of the mean speed to choose from, by which the flow that was read is made slower, to 0 at least.
     mode : "strict" or "transductive".
     transduction : training on the windows that are asked for, in that mode.
     validation : share of the training blocks that is only looked at.
@@ -128,6 +143,8 @@ class EncoderDecoderConfig(Config):
     reading: WindowDecoderConfig = WindowDecoderConfig(per_target=True, keep=(0.125, 0.25))
     combines: tuple[Literal["mean", "concat"], ...] = Field(default=("mean", "concat"), min_length=1)
     decoder: FrameDecoderConfig = FrameDecoderConfig()
+    sizes: tuple[Annotated[int, Field(ge=8)], ...] = (32, 45)
+    added: tuple[_Share, ...] = Field(default=(1.0, 0.5, 0.0), min_length=1)
     image: float = Field(default=0.35, ge=0)
     embedding: float = Field(default=0.35, ge=0)
     smooth: float = Field(default=0.30, ge=0)
@@ -142,14 +159,22 @@ class EncoderDecoderConfig(Config):
     unpaired: float = Field(default=0.75, ge=0, le=1)
     every: int = Field(default=2, ge=1)
     noise: float = Field(default=1.0, ge=0)
-    from_cycles: float = Field(default=0.5, ge=0, le=1)
+    from_cycles: _Share | Annotated[tuple[_Share, ...], Field(min_length=1)] = (0.5, 0.0, 0.25, 0.75)
     cycled: int = Field(default=1200, ge=10)
     external: str = ""
+    motion: int = Field(default=32, ge=0)
+    grid: int = Field(default=8, ge=1)
+    quiet: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(0.0, 0.25, 0.5, 1.0), min_length=1)
     mode: Literal["strict", "transductive"] = "strict"
     transduction: LoopConfig = LoopConfig(
         steps=30, batch=2, rate=2e-4, warm_up=0.1, clip=1.0, precision="float32", weight_decay=0
     )
     validation: float = Field(default=0.1, gt=0, lt=1)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of the regression on cycles to choose from."""
+        return self.from_cycles if isinstance(self.from_cycles, tuple) else (self.from_cycles,)
 
     @classmethod
     def published(cls, perceptual: str, video: str) -> EncoderDecoderConfig:
@@ -166,11 +191,14 @@ class EncoderDecoderConfig(Config):
             encoding=StepsConfig(steps=10 * 270, batch=16, rate=1e-4, warm_up=0, clip=None),
             front="learnt",
             decoder=FrameDecoderConfig.published(),
+            sizes=(),
+            added=(1.0,),
             pixel=0,
             pairs=LoopConfig(steps=10_000, batch=16, rate=1e-3),
             cycles=LoopConfig(steps=20_000, batch=32, rate=1e-3),
             noise=0,
             from_cycles=0,
+            motion=0,
         )
 
 
@@ -191,6 +219,36 @@ class Shown:
     clips: np.ndarray
     step_s: float
     features: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the encoder's regression stands on: the training volumes, all runs one after the other.
+
+    Attributes
+    ----------
+    volumes : by run.
+    design : (n, delays * units) features of what was shown before each volume.
+    ridge : from there to the voxels; None where the encoder's layers are learnt, and then nothing else is known.
+    errors : (n, voxels) float32, by which the regression of the other folds misses, times the config's `noise`.
+    """
+
+    volumes: Sequence[_Volumes]
+    design: np.ndarray
+    ridge: WindowDecoder | None
+    errors: np.ndarray
+
+    def starts(self, trs: int, tr_s: float) -> np.ndarray:
+        """Return the numbers of the volumes that errors may be taken from on; none where none are known."""
+        return _starts(self.volumes, trs, tr_s) if self.errors.any() else np.zeros(0, int)
+
+    def within(self, samples: Samples) -> np.ndarray:
+        """Return which volumes the windows of samples have, (n,) bool."""
+        found = []
+        for one in self.volumes:
+            times = (samples.onset_s[samples.run == one.run, None] + samples.lags_s).ravel()
+            found.append(np.isin(_ticks(one.times_s), _ticks(times)))
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -294,6 +352,9 @@ class EncoderDecoder:
     basis_ : the code of clips.
     decoder_ : fMRI -> video.
     pairs_, cycles_ : the regressions from windows to codes, on pairs and on cycles; None without.
+    share_ : of the code that the second one says.
+    motion_ : the regression from windows to movement; None where the decoder's own frames come nearer to the true flow.
+    flow_, quiet_ : the code of movement, and by how much it is made slower.
     """
 
     name: ClassVar[str] = "encoder-decoder"
@@ -303,6 +364,8 @@ class EncoderDecoder:
         self.config: EncoderDecoderConfig = config if config is not None else EncoderDecoderConfig()
         self.pairs_: WindowDecoder | None = None
         self.cycles_: WindowDecoder | None = None
+        self.motion_: WindowDecoder | None = None
+        self.share_ = self.quiet_ = 0.0
 
     @property
     def makes(self) -> frozenset[str]:
@@ -340,12 +403,14 @@ class EncoderDecoder:
         external = self._external(videos) if self.config.cycles is not None else []
         self.begin_encoder(shown, run.seed)
         shown = [self.with_features(each) for each in shown]
-        errors, starts = self._fit_encoder(samples, {name: shown[i] for name, i in number.items()}, run)
-        shown = [*shown, *map(self.with_features, external)] if self.config.cycles is not None else []
-        self._fit_codes(samples, shown)
+        known = self._fit_encoder(samples, {name: shown[i] for name, i in number.items()}, run)
+        chosen = self._fit_codes(samples, shown if self.config.cycles is not None else [])
         self._fit_pairs(train, run)
         if self.config.cycles is not None:
-            self._fit_cycles(train, shown, errors, starts, run)
+            shown = [*shown, *map(self.with_features, external)]
+            chosen |= self._fit_cycles(train, shown, number, known, run)
+        chosen |= self._choose_added(train)
+        run.record("choices.json", chosen | self._fit_motion(samples))
         return self
 
     def reconstruct(self, bold: Samples) -> Reconstruction:
@@ -364,14 +429,25 @@ class EncoderDecoder:
         checks.require(bold.brain.shape[1] == trs, "brain", f"must have windows of {trs} volumes", bold.brain.shape[1])
         checks.same_length("voxels", bold.brain.shape[2], "those of the training", voxels)
         decoder = self.decoder_ if mode == "strict" else self.adapted(bold)
-        return Reconstruction(decoder.show(self.inputs(bold.brain)), mode=mode)
+        clips = decoder.show(self.inputs(bold.brain))
+        if self.motion_ is not None:
+            clips = self.moving(clips, self.motion_.predict(bold.brain))
+        return Reconstruction(clips, mode=mode)
+
+    def moving(self, clips: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return clips (n, frames, h, w, 3) uint8 carried along the movement that codes (n, components) say."""
+        height, width = self.shape_[1:3]
+        return carried(clips, self.flow_.fields(codes, height, width, self.quiet_))
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
-        """Return the true clips' own codes through the decoder; None where the code is learnt from the brain alone."""
+        """Return the true clips' own codes, of movement too, through the decoder; None where the code is learnt."""
         if self.config.front == "learnt":
             return None
         assert truth.clips is not None
-        return Reconstruction(self.decoder_.frames.show(self.basis_.codes(truth.clips)), mode=self.config.mode)
+        clips = self.decoder_.frames.show(self.basis_.codes(truth.clips))
+        if self.motion_ is not None:
+            clips = self.moving(clips, self.flow_.codes(self._movement(truth.clips)))
+        return Reconstruction(clips, mode=self.config.mode)
 
     def encode(self, run: Run) -> Bold:
         """Return the BOLD that a run's video predicts, at the run's volumes, (trs, voxels); its own BOLD isn't read.
@@ -400,20 +476,19 @@ class EncoderDecoder:
                 trunk.begin(_rows(clips, np.sort(rows)))
             self.encoder_ = VideoEncoder(trunk, self.window_[1], self.config.encoder.delays_s)
 
-    def _fit_encoder(
-        self, samples: Samples, scanned: Mapping[str, Shown], run: RunFolder
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Fit video -> fMRI on the volumes of the windows, and return its errors on held-out volumes with starts."""
+    def _fit_encoder(self, samples: Samples, scanned: Mapping[str, Shown], run: RunFolder) -> Answers:
+        """Fit video -> fMRI on the volumes of the windows, and return what it stands on."""
         config, trunk = self.config, self.encoder_.trunk
         volumes = _volumes(samples)
-        errors = np.zeros((0, self.window_[1]), np.float32)
+        known = Answers(volumes, np.zeros((0, 0), np.float32), None, np.zeros((0, self.window_[1]), np.float32))
         source: Source
         if isinstance(trunk, FrozenTrunk):
             design = np.concatenate([self._design(scanned[one.run], one.times_s) for one in volumes])
             bold = np.concatenate([one.bold for one in volumes])
             blocks = np.concatenate([one.block for one in volumes])
-            errors = begin_readout(self.encoder_.readout, design, bold, blocks, config.encoder.ridge)
-            source = Arrays({"seen": design, "bold": bold})
+            ridge = begin_readout(self.encoder_.readout, design, bold, blocks, config.encoder.ridge)
+            errors = (config.noise * (bold - ridge.held_out_)).astype(np.float32)
+            known, source = Answers(volumes, design, ridge, errors), Arrays({"seen": design, "bold": bold})
         else:
             source = _Watched(volumes, scanned, config.encoder.delays_s)
         most = sum(len(one.bold) for one in volumes)
@@ -428,9 +503,7 @@ class EncoderDecoder:
         )
         self.encoder_ = net.requires_grad_(False)  # type: ignore[assignment]
         run.record("encoder.json", about)
-        if config.noise == 0 or not len(errors):
-            return errors, np.zeros(0, int)
-        return (config.noise * errors).astype(np.float32), _starts(volumes, self.window_[0], samples.tr_s)
+        return known
 
     def _encoding_loss(self, net: nn.Module, batch: Batch) -> Tensor:
         return encoding_loss(net(batch["seen"]), batch["bold"], self.config.cosine)
@@ -441,32 +514,49 @@ class EncoderDecoder:
         return FrozenTrunk(self.config.encoder, self.perceptual.seen, self.embedding)
 
     def _scanned(self, runs: Sequence[Run]) -> tuple[list[Shown], dict[str, int]]:
-        """Return what the runs showed, once for all repeats, and the number of each run's."""
-        keys: dict[tuple[str, float], int] = {}
+        """Return what the runs showed, once for all repeats, and the number of each run's.
+
+        Only what was on while volumes of the training were measured: the rest of a video may be what is tested.
+        """
+        parts: dict[str, list[Run]] = {}
+        for run in runs:
+            if run.video is not None:
+                parts.setdefault(run.bold.run, []).append(run)
+        keys: dict[object, int] = {}
         shown: list[Shown] = []
         number: dict[str, int] = {}
-        for run in runs:
-            if run.video is None:
-                continue
-            key = (run.stimulus or run.bold.run, run.video.start_s)
+        for name, own in parts.items():
+            video, spans = own[0].video, [(one.bold.start_s, one.bold.stop_s) for one in own]
+            assert video is not None
+            key = (own[0].stimulus or name, video.start_s, *np.round(spans, 3).ravel().tolist())
             if key not in keys:
                 keys[key] = len(shown)
-                shown.append(self.clips_of(run.video, run.bold.run))
-            number[run.bold.run] = keys[key]
+                shown.append(self.clips_of(video, name, spans))
+            number[name] = keys[key]
         checks.require(bool(shown), "training runs of encoder-decoder", "must have videos", "none")
         return shown, number
 
-    def clips_of(self, video: Video, name: str) -> Shown:
-        """Return the clips of a video one after the other, `every` for each clip's time, as the encoder looks at it."""
+    def clips_of(self, video: Video, name: str, spans: Sequence[tuple[float, float]] = ((-np.inf, np.inf),)) -> Shown:
+        """Return the clips of a video one after the other, `every` for each clip's time, as the encoder looks at it.
+
+        Parameters
+        ----------
+        spans : from when to when on the stimulus clock it is looked at.
+        """
         step = self.clip_s_ / self.config.every
         frames, height, width, _ = self.shape_
         seconds = video.shape[0] / video.fps
-        count = int(np.floor((seconds - self.clip_s_) / step + _CLOSE_S)) + 1
-        rule = f"must be as long as a clip ({self.clip_s_:g} s)"
-        checks.require(count > 0, f"video {video.name}", rule, f"{seconds:g} s")
         window = Window(clip_s=self.clip_s_, step_s=step, frames=frames, height=height, width=width, first_lag_s=0)
-        clock = Bold(np.zeros((count + self.config.every, 1), np.float32), step, Space("columns", 1), "", name)
-        found = sample((Run(_at(clock, video.start_s), name, video),), window)
+        clocks = []
+        for start, stop in spans:
+            start, stop = max(start, video.start_s), min(stop, video.start_s + seconds)
+            volumes = int(np.floor((stop - start - self.clip_s_) / step + _CLOSE_S)) + self.config.every
+            if volumes >= self.config.every:
+                clocks.append(Bold(np.zeros((volumes, 1), np.float32), step, Space("columns", 1), "", name, start))
+        rule = f"must be as long as a clip ({self.clip_s_:g} s)"
+        checks.require(bool(clocks), f"video {video.name}", rule, f"{seconds:g} s")
+        # no name of a stimulus: spans aren't repeats of each other
+        found = sample([Run(clock, "", video) for clock in clocks], window)
         assert found.clips is not None
         return Shown(name, found.onset_s, found.clips, step, np.zeros((0, 0), np.float32))
 
@@ -493,18 +583,34 @@ class EncoderDecoder:
     # -----------------------------------------------------------------------------------------------------------------
     # 2. Decoder on pairs
 
-    def _fit_codes(self, samples: Samples, shown: Sequence[Shown]) -> None:
-        """Find the code in clips, those without fMRI too, and the regression from the training windows to it."""
+    def _fit_codes(self, samples: Samples, shown: Sequence[Shown]) -> dict[str, Any]:
+        """Find the code in the clips of the training, and the regression from its windows to it, and return choices.
+
+        Videos that nobody was scanned with have no say in what the code is: few pairs then read it worse.
+        """
         config = self.config
         assert samples.clips is not None
+        self.centre_, self.spread_ = samples.brain.mean((0, 1)), samples.brain.std((0, 1)) + np.float32(1e-6)
         rng = generator(self.seed_, "encoder-decoder", "basis")
         clips = [samples.clips, *(each.clips for each in shown)]
         rows = np.sort(rng.permutation(sum(map(len, clips)))[: config.based])
-        self.basis_ = ClipBasis().fit(_rows(clips, rows), config.decoder.size, config.components)
-        if config.front == "ridge":
-            codes = self.basis_.codes(samples.clips)
-            self.pairs_ = self._read(samples.brain, codes, samples.block)
-        self.centre_, self.spread_ = samples.brain.mean((0, 1)), samples.brain.std((0, 1)) + np.float32(1e-6)
+        learnt = config.front == "learnt" or config.decoder.base == "none"
+        sizes = (config.decoder.size,) if learnt or not config.sizes else config.sizes
+        bases = {size: ClipBasis().fit(_rows(clips, rows), size, config.components) for size in sizes}
+        if config.front == "learnt":
+            self.basis_ = bases[sizes[0]]
+            return {}
+        readings = {
+            size: self._read(samples.brain, basis.codes(samples.clips), samples.block) for size, basis in bases.items()
+        }
+        errors = {size: self._error(bases[size], readings[size].held_out_, samples.clips) for size in sizes}
+        best = min(sizes, key=lambda size: errors[size])
+        self.basis_, self.pairs_ = bases[best], readings[best]
+        return {"size": best, "errors_of_sizes": errors, "combine": self.pairs_.config.combine}
+
+    def _error(self, basis: ClipBasis, codes: np.ndarray, clips: np.ndarray) -> float:
+        height, width = self.shape_[1:3]
+        return picture_error(lambda part: basis.show(part, height, width), codes, clips)
 
     def _read(self, brain: np.ndarray, codes: np.ndarray, blocks: np.ndarray) -> WindowDecoder:
         """Return the regression from windows to codes that predicts held-out blocks best."""
@@ -514,8 +620,8 @@ class EncoderDecoder:
     def _fit_pairs(self, train: TrainingSet, run: RunFolder) -> None:
         """Train the decoder on the training windows, each read by the folds without it."""
         self.decoder_ = self._assemble()
-        held = self.pairs_.held_out_ if self.pairs_ is not None else self.inputs(train.samples.brain)
-        self._train(train, held, None, self.config.pairs, "pairs", run)
+        self.held_out_ = self.pairs_.held_out_ if self.pairs_ is not None else self.inputs(train.samples.brain)
+        self._train(train, self.held_out_, None, self.config.pairs, "pairs", run)
 
     def inputs(self, brain: np.ndarray) -> np.ndarray:
         """Return what the decoder reads of windows (n, trs, voxels): codes, or flat z-scored windows, (n, units)."""
@@ -527,8 +633,7 @@ class EncoderDecoder:
         """Return a code averaged with what the regression on cycles reads, where there is one."""
         if self.cycles_ is None:
             return code.astype(np.float32)
-        share = self.config.from_cycles
-        return ((1 - share) * code + share * self.cycles_.predict(brain)).astype(np.float32)
+        return _mix(code, self.cycles_.predict(brain), self.share_)
 
     def _assemble(self) -> Decoder:
         with first_weights(self.seed_, "encoder-decoder", "decoder"):
@@ -544,7 +649,7 @@ class EncoderDecoder:
         """Train the decoder on pairs, and on cycles where there are any; the last blocks of pairs are looked at."""
         clips = train.samples.clips
         assert clips is not None
-        aside = np.isin(train.samples.block, np.unique(train.hold_out(self.config.validation)[1].samples.block))
+        aside = self._aside(train)
         share = self.config.unpaired if cycles is not None else 0.0
         source = Mixed(inputs[~aside], clips[~aside], cycles, self.inputs, share)
         batch = min(loop.batch, int((~aside).sum()))
@@ -560,6 +665,7 @@ class EncoderDecoder:
             lambda: self.validate(kept),
             folder=run.file(f"{name}/losses.json").parent,
             cpu=run.device == "cpu",
+            facts={"size": list(self.basis_.size), "share": self.share_},
             rebuild=self._assemble,
             looks=4,
         )
@@ -568,6 +674,24 @@ class EncoderDecoder:
         run.record(
             f"{name}.json", about | {"mode": self.config.mode, "cycles": 0 if cycles is None else len(cycles.clips)}
         )
+
+    def _aside(self, train: TrainingSet) -> np.ndarray:
+        """Return which training samples are only looked at, (n,) bool."""
+        return np.isin(train.samples.block, np.unique(train.hold_out(self.config.validation)[1].samples.block))
+
+    def _choose_added(self, train: TrainingSet) -> dict[str, Any]:
+        """Choose how much the network adds by the training samples that it wasn't trained on, and return the choice."""
+        clips, frames, added = train.samples.clips, self.decoder_.frames, self.config.added
+        assert clips is not None
+        if self.decoder_.front is not None or frames.config.base == "none":
+            return {}
+        aside, errors = self._aside(train), {}
+        for share in added:
+            frames.share = share
+            errors[share] = picture_error(frames.show, self.held_out_[aside], clips[aside])
+        best = min(added, key=lambda share: errors[share])
+        frames.settle(best)
+        return {"added": best, "errors_of_added": errors}
 
     def decoding_loss(self, net: nn.Module, batch: Batch) -> Tensor:
         """Return beta L_im + gamma L_vid + delta L_R of every clip of a batch, and what is ours of pixels, (n,)."""
@@ -607,29 +731,82 @@ class EncoderDecoder:
     # 3. Self-supervision
 
     def _fit_cycles(
-        self, train: TrainingSet, shown: Sequence[Shown], errors: np.ndarray, starts: np.ndarray, run: RunFolder
-    ) -> None:
-        """Train the decoder on with cycles video -> fMRI^ -> video^ beside the pairs."""
-        config = self.config
+        self, train: TrainingSet, shown: Sequence[Shown], number: Mapping[str, int], known: Answers, run: RunFolder
+    ) -> dict[str, Any]:
+        """Train the decoder on with cycles video -> fMRI^ -> video^ beside the pairs, and return what was chosen."""
+        config, samples = self.config, train.samples
         assert config.cycles is not None
-        lags = train.samples.lags_s
         bold, clips = [], []
         for each in shown:
-            times = each.onsets_s[:, None] + lags  # (clips, trs)
+            times = each.onsets_s[:, None] + samples.lags_s  # (clips, trs)
             bold.append(self._predict(each, times.ravel()).reshape(*times.shape, -1))
             clips.append(each.clips)
-        cycles = Cycles(np.concatenate(bold), np.concatenate(clips), errors, starts)
-        inputs = self.inputs(train.samples.brain)
-        if self.pairs_ is not None and config.from_cycles > 0:
+        starts = known.starts(self.window_[0], samples.tr_s)
+        cycles = Cycles(np.concatenate(bold), np.concatenate(clips), known.errors, starts)
+        chosen: dict[str, Any] = {}
+        if self.pairs_ is not None and max(config.shares) > 0:
             rng = generator(self.seed_, "encoder-decoder", "cycled")
             rows = np.sort(rng.permutation(len(cycles.clips))[: config.cycled])
-            brain = cycles.brain(rows, rng.integers(2**62, size=len(rows)))
+            seeds = rng.integers(2**62, size=len(rows))
             codes = self.basis_.codes(cycles.clips[rows])
             blocks = rows // max(1, round(20 / self.clips_step_s()))
-            self.cycles_ = self._read(brain, codes, blocks)
-        if self.pairs_ is not None:
-            inputs = self._mean_code(self.pairs_.held_out_, train.samples.brain)
-        self._train(train, inputs, cycles, config.cycles, "cycles", run)
+            self.cycles_ = self._read(cycles.brain(rows, seeds), codes, blocks)
+            self.share_ = config.shares[0]
+            if len(config.shares) > 1 and known.ridge is not None:
+                chosen = self._choose_share(samples, shown, number, known, rows, seeds)
+            else:
+                self.held_out_ = self._mean_code(self.pairs_.held_out_, samples.brain)
+            chosen |= {"from_cycles": self.share_}
+            if self.share_ == 0:
+                self.cycles_ = None
+        self._train(train, self.held_out_, cycles, config.cycles, "cycles", run)
+        return chosen
+
+    def _choose_share(
+        self,
+        samples: Samples,
+        shown: Sequence[Shown],
+        number: Mapping[str, int],
+        known: Answers,
+        rows: np.ndarray,
+        seeds: np.ndarray,
+    ) -> dict[str, Any]:
+        """Choose how much the regression on cycles says, and return the errors of every share.
+
+        Every fold of the training windows is read by an encoder and by cycles that know neither its volumes nor its
+        clips; penalties are those that the whole fit chose.
+
+        Parameters
+        ----------
+        rows, seeds : clips of the cycles and of their errors, as in the whole fit.
+        """
+        assert known.ridge is not None and self.cycles_ is not None and self.pairs_ is not None
+        assert samples.clips is not None
+        bold = np.concatenate([one.bold for one in known.volumes])
+        clips = _rows([each.clips for each in shown], rows)
+        place = np.repeat(np.arange(len(shown)), [len(each.clips) for each in shown])[rows]
+        onsets = np.concatenate([each.onsets_s for each in shown])[rows]
+        times = onsets[:, None] + samples.lags_s  # (n, trs)
+        design = np.concatenate([self._design(each, times[place == at].ravel()) for at, each in enumerate(shown)])
+        design = design.reshape(*times.shape, -1)
+        starts, trs = known.starts(self.window_[0], samples.tr_s), np.arange(self.window_[0])
+        read = np.empty_like(self.pairs_.held_out_)
+        for _, held in self.pairs_.folds(samples.block):
+            other, own = samples.take(held), np.zeros(len(rows), dtype=bool)
+            inside = known.within(other)
+            for run in np.unique(other.run):
+                apart = np.abs(onsets[:, None] - other.onset_s[other.run == run]).min(1)
+                own |= (place == number[str(run)]) & (apart < self.clip_s_ - _CLOSE_S)
+            ridge = known.ridge.again(known.design[~inside][:, None], bold[~inside])
+            made = ridge.predict(design[~own].reshape(-1, 1, design.shape[2])).reshape(-1, *self.window_)
+            free = starts[~inside[starts[:, None] + trs].any(1)]
+            noisy = Cycles(made, clips[~own], known.errors, free).brain(np.arange(len(made)), seeds[~own])
+            read[held] = self.cycles_.again(noisy, self.basis_.codes(clips[~own])).predict(other.brain)
+        mixed = {share: _mix(self.pairs_.held_out_, read, share) for share in self.config.shares}
+        errors = {share: self._error(self.basis_, codes, samples.clips) for share, codes in mixed.items()}
+        self.share_ = min(self.config.shares, key=lambda share: errors[share])
+        self.held_out_ = mixed[self.share_]
+        return {"errors_of_from_cycles": errors}
 
     def clips_step_s(self) -> float:
         """Return the time from one clip of a cycle to the next."""
@@ -645,6 +822,49 @@ class EncoderDecoder:
             checks.require(bool(files), "external", rule, "none" if folder.is_dir() else "no folder", folder)
             more += [open_video(file) for file in files]
         return [self.clips_of(video, video.name) for video in more]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Movement
+
+    def _fit_motion(self, samples: Samples, most: int = 240) -> dict[str, Any]:
+        """Fit the regression to movement, keep it if held-out windows move better by it, and return the errors.
+
+        An error is that of the flow over its length, of so many training windows at most; a still has 1.
+        """
+        config = self.config
+        assert samples.clips is not None
+        if config.motion == 0 or self.shape_[0] == 1 or self.pairs_ is None:
+            return {}
+        movement = self._movement(samples.clips)
+        if not np.ptp(movement, axis=0).any():
+            return {}  # nothing moves
+        self.flow_ = FlowBasis().fit(movement, config.motion)
+        reading = self._read(samples.brain, self.flow_.codes(movement), samples.block)
+        rows = np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int)
+        made, true = self.decoder_.show(self.held_out_[rows]), flow(samples.clips[rows])
+        tried = {"own frames": made}
+        for quiet in config.quiet:
+            self.quiet_ = quiet
+            tried[str(quiet)] = self.moving(made, reading.held_out_[rows])
+        moved = {name: flow(clips) for name, clips in tried.items()}
+        errors = {name: _mean(endpoint_error_over_flow(one, true)) for name, one in moved.items()}
+        self.quiet_ = min(config.quiet, key=lambda quiet: errors[str(quiet)])
+        if errors[str(self.quiet_)] < min(1.0, errors["own frames"]):
+            self.motion_ = reading
+        return {
+            "carried": self.motion_ is not None,
+            "quiet": self.quiet_,
+            "flow_errors": errors,
+            "directions": {name: _mean(direction_accuracy(one, true)) for name, one in moved.items()},
+            "picture_errors": {
+                name: picture_error(lambda part: part, clips, samples.clips[rows]) for name, clips in tried.items()
+            },
+        }
+
+    def _movement(self, clips: np.ndarray) -> np.ndarray:
+        """Return the mean flow of clips (n, frames, h, w, 3) uint8 on the grid, (n, grid, grid, 2)."""
+        parts = [clips[at : at + 64] for at in range(0, len(clips), 64)]
+        return np.concatenate([coarse_flow(flow(part), self.config.grid) for part in parts])
 
     # -----------------------------------------------------------------------------------------------------------------
     # Transduction
@@ -690,15 +910,19 @@ class EncoderDecoder:
         tensors |= {f"readout.{name}": value for name, value in self.encoder_.readout.state_dict().items()}
         tensors |= {f"decoder.{name}": value for name, value in self.decoder_.state_dict().items()}
         arrays = self.basis_.arrays() | {"centre": self.centre_, "spread": self.spread_}
+        if self.motion_ is not None:
+            arrays |= {f"flow {name}": value for name, value in self.flow_.arrays().items()}
         tensors |= {f"array.{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
         about = {
             "shape": " ".join(map(str, self.shape_)),
             "window": " ".join(map(str, self.window_)),
             "clip_s": str(self.clip_s_),
             "seed": str(self.seed_),
+            "share": str(self.share_),
+            "quiet": str(self.quiet_),
         }
         write_state(folder / "weights.safetensors", tensors, about=about)
-        for name, reading in (("pairs", self.pairs_), ("cycles", self.cycles_)):
+        for name, reading in (("pairs", self.pairs_), ("cycles", self.cycles_), ("motion", self.motion_)):
             if reading is not None:
                 reading.save(folder, name)
 
@@ -725,10 +949,15 @@ class EncoderDecoder:
         fill(system.encoder_.readout, parts["readout"], file)
         arrays = {name: value.numpy() for name, value in parts["array"].items()}
         system.centre_, system.spread_ = arrays.pop("centre"), arrays.pop("spread")
+        if (folder / "motion.json").is_file():
+            system.motion_, system.quiet_ = WindowDecoder.load(folder, "motion"), float(about["quiet"])
+            flows = {name: arrays.pop(name) for name in list(arrays) if name.startswith("flow ")}
+            system.flow_ = FlowBasis().restore({name.removeprefix("flow "): value for name, value in flows.items()})
         system.basis_ = ClipBasis().restore(arrays)
         if system.config.front == "ridge":
             system.pairs_ = WindowDecoder.load(folder, "pairs")
-            if system.config.cycles is not None and system.config.from_cycles > 0:
+            system.share_ = float(about["share"])
+            if system.share_ > 0:
                 system.cycles_ = WindowDecoder.load(folder, "cycles")
         system.decoder_ = system._assemble()
         fill(system.decoder_, parts["decoder"], file)
@@ -757,10 +986,15 @@ def _volumes(samples: Samples) -> list[_Volumes]:
     for run in np.unique(samples.run):
         rows = np.flatnonzero(samples.run == run)
         times = (samples.onset_s[rows, None] + samples.lags_s).ravel()
-        _, first = np.unique(np.round(times / _CLOSE_S).astype(np.int64), return_index=True)
+        _, first = np.unique(_ticks(times), return_index=True)
         own, tr = rows[first // trs], first % trs
         found.append(_Volumes(str(run), times[first], samples.brain[own, tr], samples.block[own]))
     return found
+
+
+def _ticks(times_s: np.ndarray) -> np.ndarray:
+    """Return times as whole numbers that are the same where the times all but are."""
+    return np.round(times_s / _CLOSE_S).astype(np.int64)
 
 
 def _starts(volumes: Sequence[_Volumes], trs: int, tr_s: float) -> np.ndarray:
@@ -796,8 +1030,9 @@ class _Watched:
             one = self.volumes[number]
             at = int(row - (ends[number - 1] if number else 0))
             shown = self.shown[one.run]
-            wanted = (one.times_s[at] - np.asarray(self.delays_s) - shown.onsets_s[0]) / shown.step_s
-            seen.append(to_signed(shown.clips[np.clip(np.rint(wanted).astype(int), 0, len(shown.clips) - 1)]))
+            wanted = one.times_s[at] - np.asarray(self.delays_s)
+            nearest = np.abs(wanted[:, None] - shown.onsets_s).argmin(1)
+            seen.append(to_signed(shown.clips[nearest]))
             bold.append(one.bold[at])
         return {"seen": torch.stack(seen), "bold": torch.from_numpy(np.stack(bold))}
 
@@ -844,12 +1079,18 @@ def stretches_of(bold: Samples, clip_s: float, before_s: float, most: int = 12) 
     return found
 
 
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of what is a number, NaN where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _mix(of_pairs: np.ndarray, of_cycles: np.ndarray, share: float) -> np.ndarray:
+    return ((1 - share) * of_pairs + share * of_cycles).astype(np.float32)
+
+
 def _rows(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Return some rows of arrays that lie one after the other; the whole is never copied."""
     ends = np.cumsum([0, *map(len, parts)])
     inside = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(ends)]
     return np.concatenate([part[own] for part, own in zip(parts, inside, strict=True)])
-
-
-def _at(bold: Bold, start_s: float) -> Bold:
-    return Bold(bold.data, bold.tr_s, bold.space, bold.subject, bold.run, start_s)

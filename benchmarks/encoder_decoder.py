@@ -2,13 +2,15 @@
 
     python benchmarks/encoder_decoder.py --folder /tmp/ed --seeds 0 1 2     # 40 min x 2, 8 min x 10
     python benchmarks/encoder_decoder.py --folder /tmp/ed --real            # V1 while a bar moves
+    python benchmarks/encoder_decoder.py --folder /tmp/ed --motion          # with the option to read movement
 
 Six frames of each clip of two seconds, one volume's time, are decoded from three volumes. ridge-pixels decodes frames
 as high as the highest that encoder-decoder may choose. The encoder is scored on the mean of the test repeats; what
 wen2018's ridge encoder has in the same world is copied from `linear_era.json` where that has the seed.
 
 --real is szinte2024: bars that go left and down teach, bars that go right and up test. ridge-pixels has its defaults
-there, and what encoder-decoder chose on held-out training blocks stands beside the scores.
+there; what encoder-decoder chose on held-out training blocks and the difference of the two, clip by clip with its
+interval over blocks, stand beside the scores.
 """
 
 import copy
@@ -21,11 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from simulated import RESULTS, Fit, Named, arguments, fit_all, keep, score_all, simulated_sets, write_sheet
+from unlabelled_video import values_of
 
 from neuroreel.core.system import RunFolder
+from neuroreel.core.types import Samples
 from neuroreel.datasets.cards import study
 from neuroreel.metrics.chance import chance_answers
 from neuroreel.metrics.encoding import voxel_correlation
+from neuroreel.metrics.inference import interval_of_mean
 from neuroreel.report.cortex import voxel_picture
 from neuroreel.report.record import VoxelMap
 from neuroreel.systems.baselines import MeanFrame, RidgePixels, RidgePixelsConfig
@@ -66,14 +71,26 @@ def encoding(system: EncoderDecoder, sets: Sets, seed: int, picture: Path | None
     }
 
 
-def with_own_frames(fit: Fit, sets: Sets, seed: int) -> Fit:
-    """Return the fit of the same system whose clips aren't carried along the movement that was read."""
-    system = copy.copy(fit.system)
-    system.motion_ = None
-    named, truth = Named(system), sets.test.truth
+def moving(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | None) -> dict[str, Any]:
+    """Return the scores of one world with and without the movement that is read from the brain, of one fit."""
+    sets = simulated_sets(folder, seed, WINDOW)
+    config = EncoderDecoderConfig.build({"motion": 32} | settings)
+    system = EncoderDecoder(config)
+    fits = fit_all({"encoder-decoder": system}, sets, folder, seed, draws=1)
+    choices = json.loads((folder / f"fit-{seed}" / "encoder-decoder" / "choices.json").read_text())
+    fits["encoder-decoder, carried"] = fits.pop("encoder-decoder")
+    own = copy.copy(system)
+    own.motion_ = None
+    named, truth = Named(own), sets.test.truth
     made = named.reconstruct(sets.test.brain)
     chance = chance_answers(named.reconstruct, sets.train.samples, truth, seed=seed, draws=1)
-    return Fit(system, made, chance, named.name(system.ceiling(truth)), {})
+    fits["encoder-decoder"] = Fit(own, made, chance, named.name(own.ceiling(truth)), {})
+    if sheet is not None:
+        rows = np.linspace(0, len(truth) - 1, 14).astype(int)
+        shown = [truth.clips, *(fit.made.clips for fit in fits.values())]
+        write_sheet(sheet, [clips[rows, frame] for clips in shown for frame in (0, 5)])
+    table = score_all(fits, sets, METRICS, seed=seed)
+    return {"settings": config.model_dump(mode="json"), "choices": choices, "table": table.to_dict()}
 
 
 def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | None) -> dict[str, Any]:
@@ -87,7 +104,6 @@ def one_seed(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | No
         "mean-frame": MeanFrame(),
     }
     fits = fit_all(systems, sets, folder, seed, draws=1)
-    fits["encoder-decoder, own frames"] = with_own_frames(fits["encoder-decoder"], sets, seed)
     voxels = encoding(systems["encoder-decoder"], sets, seed, sheet and sheet.with_stem(f"{sheet.stem}-cortex"))
     if sheet is not None:
         rows = np.linspace(0, len(sets.test.truth) - 1, 14).astype(int)
@@ -129,23 +145,34 @@ def real_bars(folder: Path, seed: int, settings: dict[str, Any], sheet: Path | N
         "settings": settings,
         "choices": json.loads((folder / f"real-{seed}" / "encoder-decoder" / "choices.json").read_text()),
         "table": table.to_dict(),
+        "difference": differences(*(made[name].clips for name in systems), sets.test.truth, seed),
         "seconds_of_each": seconds,
     }
+
+
+def differences(one: np.ndarray, other: np.ndarray, truth: Samples, seed: int) -> dict[str, dict[str, float]]:
+    """Return by how much one system's clips score higher than another's, with the interval over blocks."""
+    found = {}
+    for metric in REAL_METRICS:
+        apart = values_of(metric, one, truth.clips) - values_of(metric, other, truth.clips)
+        low, high = interval_of_mean(apart, truth.block, seed=seed)
+        found[metric] = {"value": float(np.nanmean(apart)), "low": low, "high": high}
+    return found
 
 
 def main() -> None:
     parser = arguments(__doc__, RESULTS / "encoder_decoder.json")
     parser.add_argument("--real", action="store_true", help="szinte2024 instead of the simulated world")
+    parser.add_argument("--motion", action="store_true", help="with and without movement that is read, nothing beside")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.real and args.out == RESULTS / "encoder_decoder.json":
-        args.out = RESULTS / "encoder_decoder_szinte2024.json"
-    for seed in args.seeds if args.real else []:
+    measure, name = (real_bars, "_szinte2024") if args.real else (moving, "_motion") if args.motion else (one_seed, "")
+    if args.out == RESULTS / "encoder_decoder.json":
+        args.out = RESULTS / f"encoder_decoder{name}.json"
+    for seed in args.seeds:
         sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
-        keep(args.out, seed, real_bars(args.folder, seed, args.settings, sheet))
-    for seed in [] if args.real else args.seeds:
-        sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
-        keep(args.out, seed, one_seed(args.folder, seed, args.settings, sheet), window=WINDOW)
+        about = {} if args.real else {"window": WINDOW}
+        keep(args.out, seed, measure(args.folder, seed, args.settings, sheet), **about)
     print(args.out, file=sys.stderr)
 
 

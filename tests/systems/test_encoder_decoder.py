@@ -1,5 +1,6 @@
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import pytest
 import torch
 
 from neuroreel.brain.video_encoder import VideoEncoderConfig
-from neuroreel.core.errors import ConfigError, DataError, FetchError, LeakageError
+from neuroreel.core.errors import ConfigError, DataError, FetchError, LeakageError, NeuroreelWarning
 from neuroreel.core.sets import Segment, Split, TestSet, TrainingSet, Window
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Recording, Run, Space, Video
 from neuroreel.core.video import write_video
+from neuroreel.datasets.cards import study
 from neuroreel.fit.loop import LoopConfig
 from neuroreel.generate.frame_decoder import FrameDecoderConfig
+from neuroreel.metrics.identification import identify_pairwise, similarity_matrix
 from neuroreel.metrics.motion import direction_accuracy, endpoint_error_over_flow, flow, without_motion
 from neuroreel.metrics.pixel import frame_correlation
 from neuroreel.metrics.table import evaluate
+from neuroreel.systems.baselines import RidgePixels
 from neuroreel.systems.encoder_decoder import (
     Asked,
     Cycles,
@@ -29,6 +33,7 @@ from neuroreel.systems.encoder_decoder import (
     stretches_of,
 )
 from neuroreel.testing import check_system, planted_sets
+from neuroreel.workflow import RunConfig, make_sets
 
 
 def small(**more) -> EncoderDecoderConfig:
@@ -294,6 +299,24 @@ def test_a_video_shorter_than_a_clip_is_named(fitted, tmp_path):
     short = noisy_movie(1, name="blink")
     with pytest.raises(DataError, match=r"video blink must be as long as a clip \(2 s\), got 1 s"):
         EncoderDecoder(small()).fit(train, run=RunFolder(tmp_path), videos=[short])
+
+
+@pytest.mark.heavy
+def test_a_bar_is_read_from_v1_as_well_as_by_ridge_pixels(tmp_path):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NeuroreelWarning)
+            sets = make_sets(study("szinte2024").load(), RunConfig())
+    except FetchError as error:
+        pytest.skip(f"the recording szinte2024 is not here: {error}")
+    clips = {}
+    for kind in (EncoderDecoder, RidgePixels):
+        system = kind().fit(sets.train, run=RunFolder(tmp_path / kind.name))
+        clips[kind.name] = system.reconstruct(sets.test.brain).clips
+    true = sets.test.truth.clips
+    ours, theirs = (frame_correlation(clips[name], true).mean() for name in ("encoder-decoder", "ridge-pixels"))
+    assert ours >= theirs > 0.6
+    assert identify_pairwise(similarity_matrix(clips["encoder-decoder"], true)).mean() >= 0.97
 
 
 def _recorded(run: RunFolder) -> dict:

@@ -40,6 +40,7 @@ SETTINGS = {
     "hrf": "spm",  # what the simulated blood answers like: later than 4 s
     "other_hrfs": ("wen2018",),
     "motion": {},
+    "detrend": 4,  # what the workflow takes out of the BOLD of runs of 8 minutes
     "encoding": {
         "groups": (
             ("motion-energy", "conv1", "conv2", "conv3"),

@@ -14,6 +14,7 @@ from neuroreel.core.sets import Segment, Split, TestSet, TrainingSet, Window
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Event, Recording, Run, Space, Video
 from neuroreel.features.alexnet import AlexNetExtractor
+from neuroreel.preprocess.clean import polynomials
 from neuroreel.preprocess.timing import HrfSampling, hrf_by_name, volume_times
 from neuroreel.systems.wen2018 import Wen2018, Wen2018Config, covered, into_cells, thinned, without_grid
 from neuroreel.testing import check_system
@@ -141,7 +142,7 @@ def test_receptive_fields_stand_beside_the_encoding_models_and_come_back_from_th
     """Voxels of single units of conv1 lie under small fields; those of fc7 take fc7 beside the maps."""
     train, test = planted
     fields = {"grid": {"sizes": (0.05, 0.3), "spacing": 2.0}, "model": {"beside": ((), ("fc7",)), "folds": 3}}
-    settings = SMALL | {"fields": fields, "visual": {"epochs": 1}, "other_hrfs": ("spm",)}
+    settings = SMALL | {"fields": fields, "visual": {"epochs": 1}, "other_hrfs": ("spm",), "detrend": 1}
     system = Wen2018(Wen2018Config.build(settings)).fit(train, run=RunFolder(tmp_path / "run", seed=1))
     assert system.fields_ is not None and system.stack_ is not None and system.stack_.shape == (3, 60)
     assert np.mean(system.fields_.field_[LOW] < 100) > 0.8  # a grid of 10 x 10 of the small size
@@ -154,6 +155,20 @@ def test_receptive_fields_stand_beside_the_encoding_models_and_come_back_from_th
     system.save(tmp_path / "saved")
     again = Wen2018.load(tmp_path / "saved").encode(test.runs[0]).data
     np.testing.assert_allclose(again, system.encode(test.runs[0]).data, atol=1e-5)
+
+
+def test_features_lose_the_trend_of_the_volumes_that_are_used_and_nothing_else() -> None:
+    """A slope and a level over the kept volumes, whatever stands outside them, beside a wave that has neither."""
+    time = np.arange(60.0)
+    kept = (time >= 10) & (time < 50)
+    wave = np.where(kept, np.cos(2 * np.pi * (time - 10) * 5 / 40), 0.0)
+    trend = polynomials(60, 2)
+    values = (wave - trend @ np.linalg.lstsq(trend[kept], wave[kept])[0])[:, None]
+    system = Wen2018(Wen2018Config.build(SMALL | {"detrend": 2}))
+    bent = values + (3 + 0.2 * time - 0.01 * time**2)[:, None] + np.where(kept, 0, 100)[:, None]
+    np.testing.assert_allclose(system._detrended(bent, kept)[kept], values[kept], atol=1e-4)
+    plain = Wen2018(Wen2018Config.build(SMALL))
+    assert plain._detrended(bent, kept) is bent
 
 
 def test_a_space_beside_the_fields_that_is_not_there_lists_the_known_ones(

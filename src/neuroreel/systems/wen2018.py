@@ -49,6 +49,7 @@ from neuroreel.features.motion_energy import MotionEnergyConfig, MotionEnergyExt
 from neuroreel.features.streaming import FeatureStream, StreamConfig
 from neuroreel.metrics.encoding import VoxelScores, score_voxels
 from neuroreel.nets.world import alexnet_card
+from neuroreel.preprocess.clean import polynomials
 from neuroreel.preprocess.repeats import average_repeats, group_repeats, split_half_ceiling, stack_repeats
 from neuroreel.preprocess.timing import HrfSampling, hrf_by_name, volume_times
 from neuroreel.preprocess.voxels import Reproducibility, reproducibility
@@ -107,6 +108,8 @@ class Wen2018Config(Config):
     encoding : see `EncodingConfig`; its spaces are the layers, and "motion-energy" where there is one.
     motion : motion energy of the whole movie as one more space of the encoding models, an extension in the manner of
         Nishimoto et al. 2011 (Curr. Biol. 21:1641); None, as in the paper: the network's layers alone.
+    detrend : order of the polynomial that is taken out of the features of each run at its volumes: what cleaning took
+        out of the BOLD can't be predicted. None, as in the paper: the features as they are.
     fields : a model of one receptive field for each voxel too; each voxel weighs the two predictions by how well they
         predict held-out volumes (`stack_weights`). None, as in the paper: no such model.
     voxels : decode from "reproducible" voxels (segments must have been shown twice or more) or from "all".
@@ -129,6 +132,7 @@ class Wen2018Config(Config):
     other_hrfs: tuple[str, ...] = ()
     encoding: EncodingConfig = EncodingConfig()
     motion: MotionEnergyConfig | None = None
+    detrend: int | None = Field(default=None, ge=0)
     fields: FieldModelConfig | None = None
     voxels: Literal["reproducible", "all"] = "reproducible"
     alpha: float = Field(default=0.05, gt=0, lt=1)
@@ -248,7 +252,7 @@ class Wen2018:
             samplings = [self._samplings(run, _whole(run)) for run in shown]
             found = self.motion_.fit_transform([_whole(run) for run in shown], samplings)
             scores = [one | more for one, more in zip(scores, found, strict=True)]
-        spaces = [self._spaces(one) for one in scores]
+        spaces = [self._spaces(one, kept) for one, kept in zip(scores, rows, strict=True)]
         joined = {
             name: np.concatenate([one[name][kept] for one, kept in zip(spaces, rows, strict=True)])
             for name in spaces[0]
@@ -290,16 +294,19 @@ class Wen2018:
         video = thinned(_whole(run), settings.fps)
         return FieldPooling(self.network, settings.grid).volumes(video, self._samplings(run, video), file)
 
-    def _sources(self, pooled: Sequence[PooledVolumes], rows: Sequence[np.ndarray]) -> list[Pooled]:
-        """Return for every response what gives the features of a field, the kept volumes of all runs."""
+    def _sources(
+        self, pooled: Sequence[PooledVolumes], rows: Sequence[np.ndarray], *, every: bool = False
+    ) -> list[Pooled]:
+        """Return for every response what gives the features of a field: all runs, their kept volumes or `every` one."""
         count = 1 + len(self.config.other_hrfs)
 
         def source(response: int) -> Pooled:
             def read(field: int) -> np.ndarray:
-                found = [
-                    part.field(field).reshape(count, len(kept), -1) for part, kept in zip(pooled, rows, strict=True)
-                ]
-                return np.concatenate([part[response][kept] for part, kept in zip(found, rows, strict=True)])
+                parts = []
+                for part, kept in zip(pooled, rows, strict=True):
+                    values = self._detrended(part.field(field).reshape(count, len(kept), -1)[response], kept)
+                    parts.append(values if every else values[kept])
+                return np.concatenate(parts)
 
             return read
 
@@ -322,15 +329,28 @@ class Wen2018:
         more = tuple(tuple(_space(name, hrf) for name in group) for hrf in self.config.other_hrfs for group in groups)
         return settings.model_copy(update={"groups": (*groups, *more)})
 
-    def _spaces(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the spaces (trs, components) of scores of all responses, (responses * trs, components) by layer."""
+    def _spaces(self, scores: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the spaces (trs, components) of scores of all responses, (responses * trs, components) by layer.
+
+        Parameters
+        ----------
+        kept : (trs,) bool, the volumes that are used.
+        """
         names = ("", *self.config.other_hrfs)
         return {
-            _space(layer, hrf): part
+            _space(layer, hrf): self._detrended(part, kept)
             for number, hrf in enumerate(names)
             for layer, values in scores.items()
             for part in [values.reshape(len(names), -1, values.shape[1])[number]]
         }
+
+    def _detrended(self, values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Return features (trs, units) of one run without the trend of the volumes that are used."""
+        if self.config.detrend is None:
+            return values
+        trend = polynomials(len(values), self.config.detrend)
+        weights = np.linalg.lstsq(trend[kept], values[kept].astype(np.float64))[0]
+        return (values - trend @ weights).astype(np.float32)
 
     @property
     def layer_index_(self) -> np.ndarray:
@@ -353,19 +373,22 @@ class Wen2018:
         scores = self.stream_.transform(self._video(run), self._samplings(run))
         if self.motion_ is not None:
             scores |= self.motion_.transform(_whole(run), self._samplings(run, _whole(run)))
-        spaces = self._spaces(scores)
+        kept = covered(self._sampling(run))
+        spaces = self._spaces(scores, kept)
         predicted = self.encoding_.predict(np.concatenate(list(spaces.values()), axis=1))
         if self.fields_ is not None and self.stack_ is not None:
-            predicted = self.stack_[0] * predicted + self.stack_[1] * self._by_fields(run, spaces) + self.stack_[2]
+            predicted = (
+                self.stack_[0] * predicted + self.stack_[1] * self._by_fields(run, spaces, kept) + self.stack_[2]
+            )
         return replace(run.bold, data=predicted.astype(np.float32))
 
-    def _by_fields(self, run: Run, spaces: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _by_fields(self, run: Run, spaces: Mapping[str, np.ndarray], kept: np.ndarray) -> np.ndarray:
         """Return what the receptive fields alone predict of a run, (trs, voxels)."""
         assert self.fields_ is not None
         with tempfile.TemporaryDirectory(prefix="neuroreel-fields-") as scratch:
             pooled = self._pool(run, Path(scratch) / "run")
-            every = np.ones(run.bold.n_trs, dtype=bool)
-            predicted = self.fields_.predict(self._sources([pooled], [every]), self._beside(spaces))
+            sources = self._sources([pooled], [kept], every=True)
+            predicted = self.fields_.predict(sources, self._beside(spaces))
             pooled.close()
         return predicted
 

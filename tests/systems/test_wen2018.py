@@ -142,7 +142,7 @@ def test_receptive_fields_stand_beside_the_encoding_models_and_come_back_from_th
     """Voxels of single units of conv1 lie under small fields; those of fc7 take fc7 beside the maps."""
     train, test = planted
     fields = {"grid": {"sizes": (0.05, 0.3), "spacing": 2.0}, "model": {"beside": ((), ("fc7",)), "folds": 3}}
-    settings = SMALL | {"fields": fields, "visual": {"epochs": 1}, "other_hrfs": ("spm",), "detrend": 1}
+    settings = SMALL | {"fields": fields, "visual": {"epochs": 1}, "other_hrfs": ("spm",)}
     system = Wen2018(Wen2018Config.build(settings)).fit(train, run=RunFolder(tmp_path / "run", seed=1))
     assert system.fields_ is not None and system.stack_ is not None and system.stack_.shape == (3, 60)
     assert np.mean(system.fields_.field_[LOW] < 100) > 0.8  # a grid of 10 x 10 of the small size
@@ -169,6 +169,23 @@ def test_features_lose_the_trend_of_the_volumes_that_are_used_and_nothing_else()
     np.testing.assert_allclose(system._detrended(bent, kept)[kept], values[kept], atol=1e-4)
     plain = Wen2018(Wen2018Config.build(SMALL))
     assert plain._detrended(bent, kept) is bent
+
+
+def test_predictions_of_detrended_features_have_no_trend(
+    planted: tuple[TrainingSet, TestSet], fitted: Wen2018, tmp_path: Path
+) -> None:
+    """Neither those of the layers nor those of the fields; without the setting there is one."""
+    fields = {"grid": {"sizes": (0.3,)}, "model": {"folds": 3}}
+    settings = SMALL | {"detrend": 3, "fields": fields, "visual": {"epochs": 1}}
+    system = Wen2018(Wen2018Config.build(settings)).fit(planted[0], run=RunFolder(tmp_path))
+    run = planted[1].runs[0]
+    kept = covered(system._sampling(run))
+    trend = np.linalg.qr(polynomials(len(kept), 3)[kept])[0][:, 1:]
+    slow = []
+    for made in (fitted, system):
+        predicted = made.encode(run).data[kept][:, :40].astype(np.float64)
+        slow.append(np.abs(trend.T @ (predicted / np.linalg.norm(predicted - predicted.mean(0), axis=0))).max())
+    assert slow[1] < 1e-3 < 0.1 < slow[0]
 
 
 def test_a_space_beside_the_fields_that_is_not_there_lists_the_known_ones(

@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 
 from neuroreel.core.errors import ConfigError, DataError, NeuroreelError
 from neuroreel.core.seeds import generator
-from neuroreel.fit import engine
+from neuroreel.fit import engine, ridge
 from neuroreel.fit.folds import assign_folds, iterate_folds
 from neuroreel.fit.ridge import predict_ridge, solve_ridge_cv
 
@@ -288,9 +288,13 @@ def test_one_alpha_and_one_target_are_enough() -> None:
 @pytest.mark.parametrize("score", ["mse", "r2", "correlation"])
 def test_torch_gives_the_same_as_numpy(n: int, p: int, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = make(n, p)
-    by_numpy = solve_ridge_cv(x, y, alphas=ALPHAS, score=score)
-    monkeypatch.setattr(engine, "choose_ops", lambda device: engine.TorchOps("cpu"))
-    by_torch = solve_ridge_cv(x, y, alphas=ALPHAS, score=score)
+    held_out = np.zeros((2, *y.shape))
+    by_numpy = solve_ridge_cv(x, y, alphas=ALPHAS, score=score, held_out=held_out[0])
+    asked: list[str] = []
+    monkeypatch.setattr(ridge, "choose_ops", lambda device: asked.append(device) or engine.TorchOps("cpu"))
+    by_torch = solve_ridge_cv(x, y, alphas=ALPHAS, score=score, held_out=held_out[1])
+    assert asked == ["cpu"]  # where `solve_ridge_cv` looks for it
+    np.testing.assert_allclose(held_out[1], held_out[0], rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(by_torch.cv_scores, by_numpy.cv_scores, rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(by_torch.coef, by_numpy.coef, rtol=1e-8, atol=1e-10)
 

@@ -126,7 +126,8 @@ class EncoderDecoderConfig(Config):
         scenes are cut, is lost with that. 0 leaves it out.
     grid : cells of that grid on a side.
     quiet : shares of the mean speed to choose from, by which the flow that was read is made slower, to 0 at least: more
-        stands still, less goes astray. Held-out blocks choose the most of right directions less the error of the flow.
+        stands still, less goes astray. Of those that come nearer than a still, held-out blocks choose that with the
+        most of right directions less the error of the flow.
     mode : "strict" or "transductive".
     transduction : training on the windows that are asked for, in that mode.
     validation : share of the training blocks that is only looked at.
@@ -850,12 +851,13 @@ class EncoderDecoder:
         moved = {name: flow(clips) for name, clips in tried.items()}
         errors = {name: _mean(endpoint_error_over_flow(one, true)) for name, one in moved.items()}
         right = {name: _mean(direction_accuracy(one, true)) for name, one in moved.items()}
-        self.quiet_ = max(config.quiet, key=lambda quiet: right[str(quiet)] - errors[str(quiet)])
-        if errors[str(self.quiet_)] < min(1.0, errors["own frames"]):
+        better = [quiet for quiet in config.quiet if errors[str(quiet)] < min(1.0, errors["own frames"])]
+        if better:
+            self.quiet_ = max(better, key=lambda quiet: right[str(quiet)] - errors[str(quiet)])
             self.motion_ = reading
         return {
             "carried": self.motion_ is not None,
-            "quiet": self.quiet_,
+            "quiet": None if self.motion_ is None else self.quiet_,
             "flow_errors": errors,
             "right_directions": right,
             "picture_errors": {

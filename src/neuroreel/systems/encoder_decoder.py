@@ -15,7 +15,7 @@ Ours, because a deep decoder of 1,200 noisy windows learns them by heart:
     how much of it counts, how fine the code's clips are and how much the network adds to them is what held-out training
     blocks prefer;
     movement is little of what varies in clips, so it has a code of its own (components of optical flow), along which
-    the clip's mean frame may be carried (`motion=32`).
+    the clip's mean frame is carried where held-out blocks move better by it (`motion=0` leaves that out).
 
 Strict by default: cycles see the training set's videos and external ones, never the test fMRI. `mode="transductive"`
 lets the decoder also adapt to the windows that `reconstruct` is handed, fMRI -> video^ -> fMRI^, as published; the
@@ -120,8 +120,8 @@ class EncoderDecoderConfig(Config):
         blocks choose, encoder and regressions fitted without them; the first where the encoder's layers are learnt.
     cycled : clips of that regression, at most.
     external : folder of mp4 files that nobody was scanned with, for the cycles.
-    motion : components of the clips' movement, optical flow on a coarse grid, that are read beside the code, 32 for
-        example; the mean frame of a clip is then carried along what was read, where held-out blocks come nearer to the
+    motion : components of the clips' movement, optical flow on a coarse grid, that are read beside the code; the mean
+        frame of a clip is then carried along what was read, where held-out blocks come nearer to the
         true flow by that than by the clip's own frames and by a still. How the code's clip changes otherwise, as where
         scenes are cut, is lost with that. 0 leaves it out.
     grid : cells of that grid on a side.
@@ -165,7 +165,7 @@ class EncoderDecoderConfig(Config):
     from_cycles: _Share | Annotated[tuple[_Share, ...], Field(min_length=1)] = (0.5, 0.0, 0.25, 0.75)
     cycled: int = Field(default=1200, ge=10)
     external: str = ""
-    motion: int = Field(default=0, ge=0)
+    motion: int = Field(default=32, ge=0)
     grid: int = Field(default=8, ge=1)
     quiet: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(0.0, 0.125, 0.25, 0.375, 0.5), min_length=1)
     mode: Literal["strict", "transductive"] = "strict"
@@ -201,6 +201,7 @@ class EncoderDecoderConfig(Config):
             cycles=LoopConfig(steps=20_000, batch=32, rate=1e-3),
             noise=0,
             from_cycles=0,
+            motion=0,
         )
 
 

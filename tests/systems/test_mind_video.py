@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.generate.small_generators import write_blip, write_clip, write_stable_diffusion
+from tests.systems.test_encoder_decoder import drifting_sets
 
 from neuroreel.brain.contrastive import ContrastiveConfig
 from neuroreel.brain.interpretation import stages_of
@@ -22,6 +23,7 @@ from neuroreel.fit.loop import LoopConfig
 from neuroreel.generate.inflate import inflate
 from neuroreel.generate.latent import LatentGenerator
 from neuroreel.generate.samplers import denoise, make_sampler, window_noise
+from neuroreel.metrics.motion import direction_accuracy, flow
 from neuroreel.nets.weights import read_state
 from neuroreel.systems.mind_video import MindVideo, MindVideoConfig, scenes_shown
 from neuroreel.testing import check_system, planted_sets
@@ -300,3 +302,20 @@ def test_the_published_settings_are_those_of_the_paper():
     assert (config.contrastive.scale, config.contrastive.sparse, config.contrastive.against) == (2.6592, 0.2, "both")
     assert (config.masked.depth, config.masked.dim, config.masked.trs) == (24, 1024, 2)
     assert config.clip == "openai/clip-vit-large-patch14" and config.near == config.contrastive.near == 0
+
+
+def test_clips_are_carried_along_the_movement_that_was_read(parts, tmp_path):
+    train, test = drifting_sets()
+    contrastive = ContrastiveConfig(loop=QUICK, against="image")
+    config = small(parts, contrastive=contrastive, telling=None, guidance=2.0, tried=8, crossing="first")
+    system = MindVideo(config).fit(train, run=RunFolder(tmp_path / "run", seed=1))
+    told = json.loads((tmp_path / "run" / "video.json").read_text())["movement"]
+    assert told["carried"] and told["flow_errors"][str(told["quiet"])] < 1
+    made, true = system.reconstruct(test.brain).clips, flow(test.truth.clips)
+    assert np.nanmean(direction_accuracy(flow(made), true)) > 0.5
+    system.save(tmp_path / "saved")
+    again = MindVideo.load(tmp_path / "saved").reconstruct(test.brain).clips
+    assert np.abs(again.astype(int) - made).max() <= 1
+    still = MindVideo(config.model_copy(update={"movement": None}))
+    assert still.fit(train, run=RunFolder(tmp_path / "still", seed=1)).movement_ is None
+    assert np.nanmean(direction_accuracy(flow(still.reconstruct(test.brain).clips), true)) < 0.4

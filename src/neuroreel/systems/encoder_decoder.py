@@ -58,10 +58,9 @@ from neuroreel.core.video import open_video
 from neuroreel.fit.loop import Arrays, Batch, LoopConfig, Source, in_batches
 from neuroreel.fit.watched import train_watched
 from neuroreel.generate.frame_decoder import ClipBasis, FrameDecoder, FrameDecoderConfig, picture_error, total_variation
-from neuroreel.generate.movement import FlowBasis, carried, coarse_flow
-from neuroreel.metrics.motion import direction_accuracy, endpoint_error_over_flow, flow
 from neuroreel.nets.perceptual import ClipEmbedding, PerceptualLoss, open_clip_embedding, open_perceptual
 from neuroreel.nets.weights import fill, first_weights, read_about, read_state, write_state
+from neuroreel.systems.movement import BrainMovement, MovementConfig
 
 MODES = ("strict", "transductive")
 AHEAD = 8
@@ -356,8 +355,7 @@ class EncoderDecoder:
     decoder_ : fMRI -> video.
     pairs_, cycles_ : the regressions from windows to codes, on pairs and on cycles; None without.
     share_ : of the code that the second one says.
-    motion_ : the regression from windows to movement; None where the decoder's own frames come nearer to the true flow.
-    flow_, quiet_ : the code of movement, and by how much it is made slower.
+    motion_ : movement read from windows; None where the decoder's own frames come nearer to the true flow.
     """
 
     name: ClassVar[str] = "encoder-decoder"
@@ -367,8 +365,8 @@ class EncoderDecoder:
         self.config: EncoderDecoderConfig = config if config is not None else EncoderDecoderConfig()
         self.pairs_: WindowDecoder | None = None
         self.cycles_: WindowDecoder | None = None
-        self.motion_: WindowDecoder | None = None
-        self.share_ = self.quiet_ = 0.0
+        self.motion_: BrainMovement | None = None
+        self.share_ = 0.0
 
     @property
     def makes(self) -> frozenset[str]:
@@ -434,13 +432,8 @@ class EncoderDecoder:
         decoder = self.decoder_ if mode == "strict" else self.adapted(bold)
         clips = decoder.show(self.inputs(bold.brain))
         if self.motion_ is not None:
-            clips = self.moving(clips, self.motion_.predict(bold.brain))
+            clips = self.motion_.carry(clips, self.motion_.codes(bold.brain))
         return Reconstruction(clips, mode=mode)
-
-    def moving(self, clips: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return clips (n, frames, h, w, 3) uint8 carried along the movement that codes (n, components) say."""
-        height, width = self.shape_[1:3]
-        return carried(clips, self.flow_.fields(codes, height, width, self.quiet_))
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
         """Return the true clips' own codes, of movement too, through the decoder; None where the code is learnt."""
@@ -449,7 +442,7 @@ class EncoderDecoder:
         assert truth.clips is not None
         clips = self.decoder_.frames.show(self.basis_.codes(truth.clips))
         if self.motion_ is not None:
-            clips = self.moving(clips, self.flow_.codes(self._movement(truth.clips)))
+            clips = self.motion_.carry(clips, self.motion_.true_codes(truth.clips))
         return Reconstruction(clips, mode=self.config.mode)
 
     def encode(self, run: Run) -> Bold:
@@ -830,46 +823,21 @@ class EncoderDecoder:
     # Movement
 
     def _fit_motion(self, samples: Samples, most: int = 240) -> dict[str, Any]:
-        """Fit the regression to movement, keep it if held-out windows move better by it, and return the errors.
-
-        An error is that of the flow over its length, of so many training windows at most; a still has 1.
-        """
+        """Fit the regression to movement, keep it if held-out windows, so many at most, move better by it, and tell."""
         config = self.config
         assert samples.clips is not None
-        if config.motion == 0 or self.shape_[0] == 1 or self.pairs_ is None:
+        if config.motion == 0 or self.pairs_ is None:
             return {}
-        movement = self._movement(samples.clips)
-        if not np.ptp(movement, axis=0).any():
-            return {}  # nothing moves
-        self.flow_ = FlowBasis().fit(movement, config.motion)
-        reading = self._read(samples.brain, self.flow_.codes(movement), samples.block)
+        own = {name: getattr(config, name) for name in ("grid", "quiet", "reading", "combines")}
+        settings = MovementConfig(components=config.motion, **own)
+        movement = BrainMovement.fit(samples.brain, samples.clips, samples.block, settings)
+        if movement is None:
+            return {}
         rows = np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int)
-        made, true = self.decoder_.show(self.held_out_[rows]), flow(samples.clips[rows])
-        tried = {"own frames": made}
-        for quiet in config.quiet:
-            self.quiet_ = quiet
-            tried[str(quiet)] = self.moving(made, reading.held_out_[rows])
-        moved = {name: flow(clips) for name, clips in tried.items()}
-        errors = {name: _mean(endpoint_error_over_flow(one, true)) for name, one in moved.items()}
-        right = {name: _mean(direction_accuracy(one, true)) for name, one in moved.items()}
-        better = [quiet for quiet in config.quiet if errors[str(quiet)] < min(1.0, errors["own frames"])]
-        if better:
-            self.quiet_ = max(better, key=lambda quiet: right[str(quiet)] - errors[str(quiet)])
-            self.motion_ = reading
-        return {
-            "carried": self.motion_ is not None,
-            "quiet": None if self.motion_ is None else self.quiet_,
-            "flow_errors": errors,
-            "right_directions": right,
-            "picture_errors": {
-                name: picture_error(lambda part: part, clips, samples.clips[rows]) for name, clips in tried.items()
-            },
-        }
-
-    def _movement(self, clips: np.ndarray) -> np.ndarray:
-        """Return the mean flow of clips (n, frames, h, w, 3) uint8 on the grid, (n, grid, grid, 2)."""
-        parts = [clips[at : at + 64] for at in range(0, len(clips), 64)]
-        return np.concatenate([coarse_flow(flow(part), self.config.grid) for part in parts])
+        made = self.decoder_.show(self.held_out_[rows])
+        told = movement.choose(made, movement.reading.held_out_[rows], samples.clips[rows])
+        self.motion_ = movement if told["carried"] else None
+        return told
 
     # -----------------------------------------------------------------------------------------------------------------
     # Transduction
@@ -915,8 +883,6 @@ class EncoderDecoder:
         tensors |= {f"readout.{name}": value for name, value in self.encoder_.readout.state_dict().items()}
         tensors |= {f"decoder.{name}": value for name, value in self.decoder_.state_dict().items()}
         arrays = self.basis_.arrays() | {"centre": self.centre_, "spread": self.spread_}
-        if self.motion_ is not None:
-            arrays |= {f"flow {name}": value for name, value in self.flow_.arrays().items()}
         tensors |= {f"array.{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
         about = {
             "shape": " ".join(map(str, self.shape_)),
@@ -924,12 +890,13 @@ class EncoderDecoder:
             "clip_s": str(self.clip_s_),
             "seed": str(self.seed_),
             "share": str(self.share_),
-            "quiet": str(self.quiet_),
         }
         write_state(folder / "weights.safetensors", tensors, about=about)
-        for name, reading in (("pairs", self.pairs_), ("cycles", self.cycles_), ("motion", self.motion_)):
+        for name, reading in (("pairs", self.pairs_), ("cycles", self.cycles_)):
             if reading is not None:
                 reading.save(folder, name)
+        if self.motion_ is not None:
+            self.motion_.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -954,10 +921,7 @@ class EncoderDecoder:
         fill(system.encoder_.readout, parts["readout"], file)
         arrays = {name: value.numpy() for name, value in parts["array"].items()}
         system.centre_, system.spread_ = arrays.pop("centre"), arrays.pop("spread")
-        if (folder / "motion.json").is_file():
-            system.motion_, system.quiet_ = WindowDecoder.load(folder, "motion"), float(about["quiet"])
-            flows = {name: arrays.pop(name) for name in list(arrays) if name.startswith("flow ")}
-            system.flow_ = FlowBasis().restore({name.removeprefix("flow "): value for name, value in flows.items()})
+        system.motion_ = BrainMovement.load(folder)
         system.basis_ = ClipBasis().restore(arrays)
         if system.config.front == "ridge":
             system.pairs_ = WindowDecoder.load(folder, "pairs")
@@ -1082,12 +1046,6 @@ def stretches_of(bold: Samples, clip_s: float, before_s: float, most: int = 12) 
         for part in np.split(rows, gaps):
             found += [part[at : at + most] for at in range(0, len(part), most)]
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    """Return the mean of what is a number, NaN where nothing is."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _mix(of_pairs: np.ndarray, of_cycles: np.ndarray, share: float) -> np.ndarray:

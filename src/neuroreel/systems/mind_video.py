@@ -8,11 +8,12 @@
        layers, over time. It is tuned on the training clips with their captions, then together with the encoder.
     4. Adversarial guidance: every step leads away from what the encoder makes of the mean training window.
 
-Where the pictures have captions and the generator reads text, three things are ours. The mixer begins as the ridge
+Where the pictures have captions and the generator reads text, some things are ours. The mixer begins as the ridge
 regression from the encoder's tokens to those of the captions, and is held near them by a term of the loss
 (`start="random"`, `near=0` and `contrastive.near=0` leave that out). And the training clips' captions are a prior:
 what the contrastive stage takes for probable has its share in the tokens, since a regression answers with a mean that
-no caption has (`prior=None` leaves that out, see `brain.caption_prior`).
+no caption has (`prior=None` leaves that out, see `brain.caption_prior`). Where held-out clips move better by it, clips
+are carried along movement that is read from the brain beside (`movement=None` leaves that out).
 
 What the release is faulted for is not repeated: the null comes from training windows and not from the test set, the
 scale of the guidance from held-out training blocks, the lag is the window's and is said, and what trains it is here.
@@ -62,6 +63,7 @@ from neuroreel.generate.named import WORLD, open_generator, open_image_text
 from neuroreel.generate.samplers import denoise, make_sampler, shared_noise, window_noise
 from neuroreel.nets.cache import cached, digest_of
 from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_state, take_tensors, write_state
+from neuroreel.systems.movement import BrainMovement, MovementConfig
 
 PUBLISHED_WINDOW = {"clip_s": 2.0, "frames": 6, "height": 256, "width": 256, "trs": 2, "first_lag_s": 4.0}
 """Settings of `Window` that MinD-Video was published with: 6 frames at 3 per second, 2 volumes; the lag is ours."""
@@ -109,10 +111,12 @@ class MindVideoConfig(Config):
         "silent", the empty caption, without a classifier.
     guidance : its scale; None chooses among `guidances` by held-out training blocks.
     guidances : scales to choose among.
-    tried : most held-out clips that are looked at for that.
+    tried : most held-out clips that are looked at for that; for the movement twice as many.
     sampler, steps : of the sampling, see `generate.samplers`.
     precision : of the sampling, as `LoopConfig.precision`.
     batch : clips sampled together.
+    movement : of a regression to optical flow, along which a clip's mean frame is carried where held-out clips come
+        nearer to the true flow by that than by their own frames and by a still; None leaves it out.
     checkpointing : keep no activations of the U-Net while tuning, to save memory.
     """
 
@@ -145,6 +149,7 @@ class MindVideoConfig(Config):
     steps: int = Field(default=8, ge=1)
     precision: Literal["auto", "bf16", "float32"] = "auto"
     batch: int = Field(default=16, ge=1)
+    movement: MovementConfig | None = MovementConfig()
     checkpointing: bool = False
 
     @classmethod
@@ -171,6 +176,7 @@ class MindVideoConfig(Config):
             guidance=12.5,
             sampler="pndm",
             steps=200,
+            movement=None,
             checkpointing=True,
         )
 
@@ -182,6 +188,7 @@ class MindVideo:
     ----------
     brain_, encoder_ : the masked encoder, and with its mixer.
     prior_ : of the captions, or None.
+    movement_ : read from the brain, or None where clips move better by themselves.
     unet_ : the U-Net of clips.
     null_ : tokens that guidance starts from, (1, count, width).
     guidance_ : scale of the guidance.
@@ -193,6 +200,8 @@ class MindVideo:
 
     def __init__(self, config: MindVideoConfig | None = None) -> None:
         self.config: MindVideoConfig = config if config is not None else MindVideoConfig()
+        self.prior_: CaptionPrior | None = None
+        self.movement_: BrainMovement | None = None
 
     @property
     def makes(self) -> frozenset[str]:
@@ -233,15 +242,21 @@ class MindVideo:
         mean = torch.from_numpy(samples.brain.mean(0, keepdims=True, dtype=np.float64).astype(np.float32))
         tuned = self._tune(whole, latents, mean, run)
         self.null_ = self._null(mean)
+        self.movement_ = None
         swept = self._choose(whole[1])
+        carried = self._read_movement(fitted, whole[1])
         about: dict[str, Any] = {"begins_with": self.begins_, "telling": told, "tuning": tuned, "null": config.null}
+        about["movement"] = carried
         about["share_of_captions"] = self.prior_.share if self.prior_ is not None else 0.0
         run.record("video.json", about | {"guidance": self.guidance_, "guidances": swept})
         return self
 
     def reconstruct(self, bold: Samples) -> Reconstruction:
         """Return a clip for every window; its noise follows from the run and the onset alone."""
-        return Reconstruction(self._clips(bold, self.tokens(bold.brain), self.null_), drawn=1)
+        clips = self._clips(bold, self.tokens(bold.brain), self.null_)
+        if self.movement_ is not None and len(bold):
+            clips = self.movement_.carry(clips, self.movement_.codes(bold.brain))
+        return Reconstruction(clips, drawn=1)
 
     def tokens(self, brain: np.ndarray) -> Tensor:
         """Return the tokens that windows (n, trs, voxels) are for the generator, (n, count, width)."""
@@ -255,9 +270,13 @@ class MindVideo:
         assert truth.clips is not None
         captions = [str(text) for text in truth.caption]
         if self.generator_.reads and all(captions):
-            return Reconstruction(self._clips(truth, self.generator_.tokens(captions), self.generator_.silent))
-        latents = self.generator_.encode_clips(truth.clips)
-        return Reconstruction(self._sized(self.generator_.decode_clips(latents.transpose(1, 2))))
+            clips = self._clips(truth, self.generator_.tokens(captions), self.generator_.silent)
+        else:
+            latents = self.generator_.encode_clips(truth.clips)
+            clips = self._sized(self.generator_.decode_clips(latents.transpose(1, 2)))
+        if self.movement_ is not None:
+            clips = self.movement_.carry(clips, self.movement_.true_codes(truth.clips))
+        return Reconstruction(clips)
 
     def save(self, folder: Path) -> None:
         """Write config, the encoder with its voxels, the mixer, what was tuned of the U-Net, and the null."""
@@ -272,6 +291,8 @@ class MindVideo:
         write_state(folder / "null.safetensors", {"null": self.null_})
         if self.prior_ is not None:
             self.prior_.save(folder / PRIOR)
+        if self.movement_ is not None:
+            self.movement_.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -289,7 +310,7 @@ class MindVideo:
         system.encoder_ = system._mixer()
         take_tensors(system.encoder_, read_state(file), file)
         system.null_ = read_state(folder / "null.safetensors")["null"]
-        system.prior_ = None
+        system.prior_, system.movement_ = None, BrainMovement.load(folder)
         if (folder / PRIOR).is_dir():
             system.prior_ = CaptionPrior.load(folder / PRIOR, system.encoder_, system.config.contrastive)
         system.encoder_.eval()
@@ -454,7 +475,7 @@ class MindVideo:
         self.guidance_ = scales[0]
         if len(scales) == 1 and len(shares) < 2:
             return []
-        few = held.take(np.unique(np.linspace(0, len(held) - 1, config.tried).round().astype(int)))
+        few = self._few(held, config.tried)
         assert few.clips is not None
         clip = open_image_text(config.clip)
         truth = self._seen_whole(clip, few.clips)
@@ -473,6 +494,26 @@ class MindVideo:
         _, share = best([(scales[len(scales) // 2], each) for each in shares or (0.0,)])
         self._set(*best([(scale, share) for scale in scales]))
         return found
+
+    def _read_movement(self, fitted: Samples, held: Samples) -> dict[str, Any] | None:
+        """Fit the regression to movement, keep it if held-out clips move better by it, and tell."""
+        config = self.config
+        assert fitted.clips is not None and held.clips is not None
+        if config.movement is None:
+            return None
+        movement = BrainMovement.fit(fitted.brain, fitted.clips, fitted.block, config.movement)
+        if movement is None:
+            return None
+        few = self._few(held, 2 * config.tried)
+        assert few.clips is not None
+        made = self._clips(few, self.tokens(few.brain), self.null_)
+        told = movement.choose(made, movement.codes(few.brain), few.clips)
+        self.movement_ = movement if told["carried"] else None
+        return told
+
+    def _few(self, held: Samples, most: int) -> Samples:
+        """Return so many held-out clips, evenly."""
+        return held.take(np.unique(np.linspace(0, len(held) - 1, most).round().astype(int)))
 
     def _set(self, guidance: float, share: float) -> None:
         """Take the scale of the guidance, and the share of the captions where there is a prior."""

@@ -26,6 +26,7 @@ from neuroreel.generate.samplers import denoise, make_sampler, window_noise
 from neuroreel.metrics.motion import direction_accuracy, flow
 from neuroreel.nets.weights import read_state
 from neuroreel.systems.mind_video import MindVideo, MindVideoConfig, scenes_shown
+from neuroreel.systems.movement import MovementConfig
 from neuroreel.testing import check_system, planted_sets
 
 SHAPE = {"patch": 4, "dim": 16, "depth": 1, "heads": 2, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
@@ -308,6 +309,7 @@ def test_clips_are_carried_along_the_movement_that_was_read(parts, tmp_path):
     train, test = drifting_sets()
     contrastive = ContrastiveConfig(loop=QUICK, against="image")
     config = small(parts, contrastive=contrastive, telling=None, guidance=2.0, tried=8, crossing="first")
+    config = config.model_copy(update={"movement": MovementConfig()})
     system = MindVideo(config).fit(train, run=RunFolder(tmp_path / "run", seed=1))
     told = json.loads((tmp_path / "run" / "video.json").read_text())["movement"]
     assert told["carried"] and told["flow_errors"][str(told["quiet"])] < 1

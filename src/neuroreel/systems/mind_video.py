@@ -116,8 +116,8 @@ class MindVideoConfig(Config):
     precision : of the sampling, as `LoopConfig.precision`.
     batch : clips sampled together.
     movement : of a regression to optical flow, along which a clip's mean frame is carried where held-out clips come
-        nearer to the true flow by that than by their own frames and by a still. What moves is then smoother, and less
-        often what was seen: categories were named right half as often. None, the default, leaves it out.
+        nearer to the true flow by that than by their own frames and by a still. The mean of its frames is less
+        sharp than each. None, the default, leaves it out.
     checkpointing : keep no activations of the U-Net while tuning, to save memory.
     """
 

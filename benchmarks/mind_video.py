@@ -60,6 +60,7 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no masked pre-training": ({"pretraining": None}, ("cache", "telling")),
     "frames without inflation": ({"inflation": "none"}, ("masked", "cache", "contrastive")),
     "motion modules": ({"inflation": "motion"}, ("masked", "cache", "contrastive")),
+    "no movement read": ({"movement": None}, STAGES),
 }
 """By name: what differs in the settings (`trs`: in the window), and which stages are those of the full model."""
 

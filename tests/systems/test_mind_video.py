@@ -25,7 +25,7 @@ from neuroreel.generate.latent import LatentGenerator
 from neuroreel.generate.samplers import denoise, make_sampler, window_noise
 from neuroreel.metrics.motion import direction_accuracy, flow
 from neuroreel.nets.weights import read_state
-from neuroreel.systems.mind_video import MindVideo, MindVideoConfig, scenes_shown
+from neuroreel.systems.mind_video import MOVEMENT, MindVideo, MindVideoConfig, scenes_shown
 from neuroreel.systems.movement import MovementConfig
 from neuroreel.testing import check_system, planted_sets
 
@@ -305,14 +305,16 @@ def test_the_published_settings_are_those_of_the_paper():
     assert config.clip == "openai/clip-vit-large-patch14" and config.near == config.contrastive.near == 0
 
 
-def test_clips_are_carried_along_the_movement_that_was_read(parts, tmp_path):
+@pytest.mark.parametrize("movement", [MovementConfig(), MOVEMENT])
+def test_clips_are_carried_along_the_movement_that_was_read(parts, tmp_path, movement):
     train, test = drifting_sets()
     contrastive = ContrastiveConfig(loop=QUICK, against="image")
     config = small(parts, contrastive=contrastive, telling=None, guidance=2.0, tried=8, crossing="first")
-    config = config.model_copy(update={"movement": MovementConfig()})
+    config = config.model_copy(update={"movement": movement})
     system = MindVideo(config).fit(train, run=RunFolder(tmp_path / "run", seed=1))
     told = json.loads((tmp_path / "run" / "video.json").read_text())["movement"]
-    assert told["carried"] and told["flow_errors"][str(told["quiet"])] < 1
+    assert told["carried"] and told["right_directions"][str(told["quiet"])] > told["right_directions"]["own frames"]
+    assert movement.aim == "direction" or told["flow_errors"][str(told["quiet"])] < 1
     made, true = system.reconstruct(test.brain).clips, flow(test.truth.clips)
     assert np.nanmean(direction_accuracy(flow(made), true)) > 0.5
     system.save(tmp_path / "saved")

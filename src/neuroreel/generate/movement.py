@@ -6,12 +6,15 @@ flow keeps it: principal components of each clip's mean flow on a coarse grid.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import cv2
 import numpy as np
 
 from neuroreel.core import checks
+
+Still = Literal["mean", "middle"]
+"""Which picture of a clip is carried: the mean of its frames, or the middle one."""
 
 
 class FlowBasis:
@@ -75,14 +78,14 @@ class FlowBasis:
         return self
 
 
-def carried(clips: np.ndarray, fields: np.ndarray, own: float = 0.0) -> np.ndarray:
-    """Return clips whose mean frame, shown in the middle of the clip, is carried along a flow field over the frames.
+def carried(clips: np.ndarray, fields: np.ndarray, still: Still = "mean") -> np.ndarray:
+    """Return clips in which one picture of each, shown at half time, is carried along a flow field over the frames.
 
     Parameters
     ----------
     clips : (n, frames, h, w, 3) uint8.
     fields : (n, h, w, 2) pixels per frame, x to the right and y down.
-    own : share that is kept of each frame's difference from the mean frame.
+    still : the picture: the "mean" of the clip's frames, or its "middle" frame, which is sharper.
 
     Returns
     -------
@@ -93,12 +96,11 @@ def carried(clips: np.ndarray, fields: np.ndarray, own: float = 0.0) -> np.ndarr
     y, x = np.mgrid[:height, :width].astype(np.float32)
     found = np.empty_like(clips)
     for clip, field, made in zip(clips, fields, found, strict=True):
-        mean = clip.mean(0, dtype=np.float32)
+        picture = clip.mean(0, dtype=np.float32) if still == "mean" else clip[frames // 2].astype(np.float32)
         for number in range(frames):
             back = field * np.float32(number - (frames - 1) / 2)  # from where each pixel comes
-            frame = mean + np.float32(own) * (clip[number] - mean)
             moved = cv2.remap(
-                frame, x - back[..., 0], y - back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+                picture, x - back[..., 0], y - back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
             )
             made[number] = np.clip(np.rint(moved), 0, 255)
     return found

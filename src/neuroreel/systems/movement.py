@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from neuroreel.brain.window import WindowDecoder, WindowDecoderConfig
 from neuroreel.core.config import Config
 from neuroreel.generate.frame_decoder import picture_error
-from neuroreel.generate.movement import FlowBasis, carried, coarse_flow
+from neuroreel.generate.movement import FlowBasis, Still, carried, coarse_flow
 from neuroreel.metrics.motion import direction_accuracy, endpoint_error_over_flow, flow
 
 NAME = "movement"
@@ -33,8 +33,13 @@ class MovementConfig(Config):
     components : of the clips' mean optical flow on a coarse grid.
     grid : cells of that grid on a side.
     quiet : shares of the mean speed to choose from, by which the flow that was read is made slower, to 0 at least: more
-        stands still, less goes astray. Of those that come nearer than a still, and than the clips as they are, held-out
-        clips choose that with the most of right directions less the error of the flow.
+        stands still, less goes astray.
+    aim : what held-out clips choose it by, and whether clips are carried at all. "error": of the shares that come
+        nearer to the true flow than a still, and than the clips as they are, that with the most of right directions
+        less the error. "direction": the share with the most right directions, if these are more than the clips' own;
+        what moves in the right direction at a wrong speed may then be further from the true flow than a still.
+    still : which picture of a clip is carried. The mean of frames suits clips that a regression has read, whose frames
+        are all blurred; those of a generator are sharp one by one.
     reading : choices of the regression.
     combines : ways of combining the volumes of a window, of which the one that held-out blocks prefer is taken.
     """
@@ -42,6 +47,8 @@ class MovementConfig(Config):
     components: int = Field(default=32, ge=1)
     grid: int = Field(default=8, ge=1)
     quiet: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(0.0, 0.125, 0.25, 0.375, 0.5), min_length=1)
+    aim: Literal["error", "direction"] = "error"
+    still: Still = "mean"
     reading: WindowDecoderConfig = WindowDecoderConfig(per_target=True, keep=(0.125, 0.25))
     combines: tuple[Literal["mean", "concat"], ...] = Field(default=("mean", "concat"), min_length=1)
 
@@ -91,9 +98,9 @@ class BrainMovement:
         return self.basis.codes(_movement(clips, self.config.grid))
 
     def carry(self, clips: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return clips (n, frames, h, w, 3) uint8 whose mean frame is carried along the movement of codes."""
+        """Return clips (n, frames, h, w, 3) uint8 of which one picture is carried along the movement of codes."""
         height, width = clips.shape[2:4]
-        return carried(clips, self.basis.fields(codes, height, width, self.quiet))
+        return carried(clips, self.basis.fields(codes, height, width, self.quiet), self.config.still)
 
     def choose(self, made: np.ndarray, codes: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         """Choose how much slower the movement is made, and return whether clips move better by it, with the errors.
@@ -113,9 +120,14 @@ class BrainMovement:
         moved = {name: flow(clips) for name, clips in tried.items()}
         errors = {name: _mean(endpoint_error_over_flow(one, true)) for name, one in moved.items()}
         right = {name: _mean(direction_accuracy(one, true)) for name, one in moved.items()}
-        better = [quiet for quiet in self.config.quiet if errors[str(quiet)] < min(1.0, errors["own frames"])]
+        if self.config.aim == "direction":
+            better = [quiet for quiet in self.config.quiet if right[str(quiet)] > right["own frames"]]
+            gain = right
+        else:
+            better = [quiet for quiet in self.config.quiet if errors[str(quiet)] < min(1.0, errors["own frames"])]
+            gain = {name: right[name] - errors[name] for name in tried}
         if better:
-            self.quiet = max(better, key=lambda quiet: right[str(quiet)] - errors[str(quiet)])
+            self.quiet = max(better, key=lambda quiet: gain[str(quiet)])
         pictures = {name: picture_error(lambda part: part, clips, truth) for name, clips in tried.items()}
         chosen = {"carried": bool(better), "quiet": self.quiet if better else None}
         return chosen | {"flow_errors": errors, "right_directions": right, "picture_errors": pictures}

@@ -13,7 +13,8 @@ Ours, because a deep decoder of 1,200 noisy windows learns them by heart:
     what the encoder makes of a video gets the errors that it had on held-out volumes, so that a cycle is as noisy as a
     scan (`noise=0`: as published), and a second regression reads the code from cycles, averaged with the first;
     how much of it counts, how fine the code's clips are and how much the network adds to them is what held-out training
-    blocks prefer;
+    blocks prefer. The code's components are those of all training clips, held-out ones too: of few clips, what is held
+    out looks easier to read than new clips are (no test clip is ever in them);
     movement is little of what varies in clips, so it has a code of its own (components of optical flow), along which
     the clip's mean frame is carried where held-out blocks move better by it (`motion=0` leaves that out).
 

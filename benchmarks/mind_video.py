@@ -35,7 +35,7 @@ from neuroreel.systems.baselines import NearestClip, RidgeLatentsConfig
 from neuroreel.systems.mind_video import MindVideo, MindVideoConfig
 from neuroreel.workflow import Sets
 
-WINDOW = {"clip_s": 2.0, "frames": 6, "first_lag_s": 4.0, "trs": 2, "blocks": "events", "only_events": "test"}
+WINDOW = {"clip_s": 2.0, "frames": 6, "first_lag_s": 4.0, "trs": 3, "blocks": "events", "only_events": "test"}
 METRICS = (
     "category-accuracy",
     "two-way:clip",
@@ -51,7 +51,7 @@ NAMINGS = ("category by frames", "group by frames", "category by clips", "group 
 STAGES = ("masked", "cache", "contrastive", "telling", "tuning")
 VARIANTS: Mapping[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "window 1": ({"trs": 1}, ("telling",)),
-    "window 3": ({"trs": 3}, ("telling",)),
+    "window 2": ({"trs": 2}, ("telling",)),
     "no contrastive stage": ({"contrastive": {"against": "none"}}, ("masked", "cache", "telling")),
     "contrastive: text only": ({"contrastive": {"against": "text"}}, ("masked", "cache", "telling")),
     "contrastive: image only": ({"contrastive": {"against": "image"}}, ("masked", "cache", "telling")),

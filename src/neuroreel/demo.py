@@ -28,10 +28,16 @@ LEFT_OUT = {"alexnet2": "", "alexnet5": ""}
 """Networks that the demo has no time for."""
 SIMULATED = ExperimentConfig(minutes=16.0, test_minutes=4.0, size=64, fps=8.0)
 CLIPS = {"clip_s": 2.0, "frames": 6, "trs": 2, "first_lag_s": 4.0, "blocks": "events", "only_events": "test"}
-"""Window of the clips that mind-video reads."""
+"""Window of the clips that mind-vis and mind-video read."""
 READ = 16
-"""Test clips that mind-video reads, of all evenly."""
-SHORT = {
+"""Test clips that they read, of all evenly."""
+PICTURES = {
+    "pretraining": {"steps": 40, "batch": 32},
+    "tuning": {"steps": 20, "batch": 16, "rate": 3e-4, "average": 0.9, "clip": 1.0},
+    "steps": 10,
+}
+"""Settings of mind-vis that the demo has time for; it begins with the weights that ship with the package."""
+FILMS = {
     "pretraining": {"steps": 40, "batch": 32},
     "contrastive": {"loop": {"steps": 60, "batch": 48, "rate": 3e-4, "average": 0.95, "clip": 1.0}},
     "prior": {"shares": [0.5]},
@@ -40,7 +46,7 @@ SHORT = {
     "guidance": 3.0,
     "steps": 6,
 }
-"""Settings of mind-video that the demo has time for; it begins with the weights that ship with the package."""
+"""The same of mind-video."""
 
 
 def run_demo(
@@ -85,13 +91,14 @@ def _record(source: str, store: Path, seed: int, say: Callable[[str], None]) -> 
 
 
 def _clips_record(store: Path, seed: int, say: Callable[[str], None]) -> Record:
-    """Return everything that the report shows of clips that mind-video reads from the simulated brain."""
+    """Return everything that the report shows of pictures and clips that diffusion reads from the simulated brain."""
     config = RunConfig(seed=seed, embed=LEFT_OUT, window=CLIPS)
     sets = make_sets(read_store(store), config)
     rows = np.unique(np.linspace(0, len(sets.test.truth) - 1, READ).round().astype(int))
     some = replace(sets, test=sets.test.take(rows))
-    record = _fitted({"mean-frame": {}, "mind-video": SHORT}, some, config, store, store.with_suffix("") / "clips", say)
-    return replace(record, dataset=f"{record.dataset}, clips by diffusion")
+    systems: dict[str, dict[str, Any]] = {"mean-frame": {}, "mind-vis": PICTURES, "mind-video": FILMS}
+    record = _fitted(systems, some, config, store, store.with_suffix("") / "clips", say)
+    return replace(record, dataset=f"{record.dataset}, by diffusion")
 
 
 def _fitted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from neuroreel.core.checks import require, sentence
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.files import atomic, sha256
 from neuroreel.core.seeds import generator
+
+_ABOUT = "neuroreel"
+"""Under which name a file's header has what it says of itself."""
 
 
 def read_state(file: str | Path, digest: str | None = None) -> dict[str, Tensor]:
@@ -108,7 +112,8 @@ def write_state(
     if half:
         kept = {key: value.half() if value.is_floating_point() else value for key, value in kept.items()}
     with atomic(file) as partial:
-        save_file(kept, partial, metadata=dict(about) if about else None)
+        # as one text: safetensors writes several in no fixed order, and equal weights are to be equal files
+        save_file(kept, partial, metadata={_ABOUT: json.dumps(dict(about), sort_keys=True)} if about else None)
         partial.chmod(0o644)
     return sha256(file)
 
@@ -124,9 +129,10 @@ def read_about(file: str | Path) -> dict[str, str]:
     require(Path(file).is_file(), "weights", "must be a readable file", repr(str(file)), error=ConfigError)
     try:
         with safe_open(file, framework="pt") as opened:
-            return dict(opened.metadata() or {})
+            found = dict(opened.metadata() or {})
     except SafetensorError as error:
         raise DataError(sentence("weights", "must be whole safetensors", _first_words(error), file)) from None
+    return dict(json.loads(found[_ABOUT])) if _ABOUT in found else found
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -61,7 +61,7 @@ class Named:
         """Return clips (n, frames, h, w, 3) with the probabilities of their categories."""
         assert made.clips is not None
         n, frames = made.clips.shape[:2]
-        flat = torch.from_numpy(np.ascontiguousarray(made.clips)).flatten(0, 1)
+        flat = torch.from_numpy(np.array(made.clips)).flatten(0, 1)
         with torch.inference_mode():
             logits = torch.cat([self.net(self.net.pixels(part)) for part in flat.split(256)])
         shares = logits.softmax(1).double().unflatten(0, (n, frames)).mean(1)

@@ -124,7 +124,7 @@ def denoise(
         given = torch.cat([scaled, scaled]) if guided else scaled
         found = unet(given, t, both if guided else tokens).sample.to(x.dtype)  # which autocast may have changed
         if guided:
-            without, within = found.chunk(2)
-            found = without + guidance * (within - without)
+            without, told = found.chunk(2)
+            found = without + guidance * (told - without)
         x = sampler.step(found, t, x).prev_sample
     return x

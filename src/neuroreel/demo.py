@@ -40,7 +40,6 @@ PICTURES = {
 FILMS = {
     "pretraining": {"steps": 40, "batch": 32},
     "contrastive": {"loop": {"steps": 60, "batch": 48, "rate": 3e-4, "average": 0.95, "clip": 1.0}},
-    "prior": {"shares": [0.5]},
     "telling": None,
     "tuning": {"steps": 12, "batch": 8, "rate": 3e-4, "average": 0.9, "clip": 1.0},
     "guidance": 3.0,

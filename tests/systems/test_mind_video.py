@@ -11,6 +11,7 @@ import torch
 from tests.generate.small_generators import write_blip, write_clip, write_stable_diffusion
 from tests.systems.test_encoder_decoder import drifting_sets
 
+from neuroreel.brain.caption_prior import CaptionPriorConfig
 from neuroreel.brain.contrastive import ContrastiveConfig
 from neuroreel.brain.interpretation import stages_of
 from neuroreel.brain.masked import MaskedConfig
@@ -46,6 +47,7 @@ def small(parts, **more) -> MindVideoConfig:
         "pretraining": QUICK,
         "tokens": TokensConfig(rank=16),
         "contrastive": ContrastiveConfig(loop=QUICK, wordings=1),
+        "prior": CaptionPriorConfig(shares=(0.0, 0.5, 1.0)),
         "telling": QUICK,
         "tuning": QUICK,
         "guidances": (1.0, 3.0),

@@ -502,7 +502,9 @@ class MindVideo:
             rows = found[-len(tried) :]
             return tried[int(np.argmax([row["similarity"] for row in rows]))]
 
-        _, share = best([(scales[len(scales) // 2], each) for each in shares or (0.0,)])
+        share = shares[0] if shares else 0.0
+        if len(shares) > 1:
+            share = best([(scales[len(scales) // 2], each) for each in shares])[1]
         self._set(*best([(scale, share) for scale in scales]))
         return found
 

@@ -15,6 +15,8 @@ what the contrastive stage takes for probable has its share in the tokens, since
 no caption has (`prior=None` leaves that out, see `brain.caption_prior`). Movement is read from the brain beside, and
 the generated clip's middle frame carried along it where held-out clips move better by that (`movement=None` leaves it
 out): a small network of clips draws what a caption says sooner than it moves it.
+Sampling may
+begin with a blurred picture that is read from the brain, since few captions say what is where (`picture=None`).
 
 What the release is faulted for is not repeated: the null comes from training windows and not from the test set, the
 scale of the guidance from held-out training blocks, the lag is the window's and is said, and what trains it is here.
@@ -63,8 +65,10 @@ from neuroreel.generate.conditioning import Noising, Pairs, Times, Together, hel
 from neuroreel.generate.inflate import TUNED, ClipUNet, inflate, motion_unet
 from neuroreel.generate.named import WORLD, open_generator, open_image_text
 from neuroreel.generate.samplers import denoise, make_sampler, shared_noise, window_noise
+from neuroreel.metrics.pixel import pixcorr
 from neuroreel.nets.cache import cached, digest_of
 from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_state, take_tensors, write_state
+from neuroreel.systems.low_level import BrainPicture, PictureConfig
 from neuroreel.systems.movement import BrainMovement, MovementConfig
 
 PUBLISHED_WINDOW = {"clip_s": 2.0, "frames": 6, "height": 256, "width": 256, "trs": 2, "first_lag_s": 4.0}
@@ -128,6 +132,8 @@ class MindVideoConfig(Config):
     batch : clips sampled together.
     movement : of a regression to optical flow, along which a clip's middle frame is carried where more of what moves
         in held-out clips goes in its true direction by that than by their own frames. None leaves it out.
+    picture : of a regression to the latents of the clips, with which sampling begins in place of some of its noise. How
+        much of that is left, held-out clips choose; None leaves it out.
     checkpointing : keep no activations of the U-Net while tuning, to save memory.
     """
 
@@ -161,6 +167,7 @@ class MindVideoConfig(Config):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     batch: int = Field(default=16, ge=1)
     movement: MovementConfig | None = MOVEMENT
+    picture: PictureConfig | None = PictureConfig()
     checkpointing: bool = False
 
     @classmethod
@@ -188,6 +195,7 @@ class MindVideoConfig(Config):
             sampler="pndm",
             steps=200,
             movement=None,
+            picture=None,
             checkpointing=True,
         )
 
@@ -200,6 +208,8 @@ class MindVideo:
     brain_, encoder_ : the masked encoder, and with its mixer.
     prior_ : of the captions, or None.
     movement_ : read from the brain, or None where clips move better by themselves.
+    picture_ : latents read from the brain to begin with, or None where sampling begins with noise alone.
+    strength_ : share of the diffusion's time that sampling then begins from.
     unet_ : the U-Net of clips.
     null_ : tokens that guidance starts from, (1, count, width).
     guidance_ : scale of the guidance.
@@ -213,6 +223,8 @@ class MindVideo:
         self.config: MindVideoConfig = config if config is not None else MindVideoConfig()
         self.prior_: CaptionPrior | None = None
         self.movement_: BrainMovement | None = None
+        self.picture_: BrainPicture | None = None
+        self.strength_ = 1.0
 
     @property
     def makes(self) -> frozenset[str]:
@@ -253,18 +265,19 @@ class MindVideo:
         mean = torch.from_numpy(samples.brain.mean(0, keepdims=True, dtype=np.float64).astype(np.float32))
         tuned = self._tune(whole, latents, mean, run)
         self.null_ = self._null(mean)
-        self.movement_ = None
+        self.movement_ = self.picture_ = None
+        if config.picture is not None:
+            self.picture_ = BrainPicture.fit(whole[0].brain, latents[0], whole[0].block, config.picture)
         swept = self._choose(whole[1])
         carried = self._read_movement(fitted, whole[1])
         about: dict[str, Any] = {"begins_with": self.begins_, "telling": told, "tuning": tuned, "null": config.null}
         about["movement"] = carried
-        about["share_of_captions"] = self.prior_.share if self.prior_ is not None else 0.0
-        run.record("video.json", about | {"guidance": self.guidance_, "guidances": swept})
+        run.record("video.json", about | self._sampling() | {"tried": swept})
         return self
 
     def reconstruct(self, bold: Samples) -> Reconstruction:
         """Return a clip for every window; its noise follows from the run and the onset alone."""
-        clips = self._clips(bold, self.tokens(bold.brain), self.null_)
+        clips = self._read(bold)
         if self.movement_ is not None and len(bold):
             clips = self.movement_.carry(clips, self.movement_.codes(bold.brain))
         return Reconstruction(clips, drawn=1)
@@ -277,13 +290,16 @@ class MindVideo:
         return torch.lerp(made, self.generator_.tokens(self.prior_.read(brain)), self.prior_.share)
 
     def ceiling(self, truth: Samples) -> Reconstruction | None:
-        """Return what the U-Net of clips makes of the true captions; of none, the clips coded and decoded."""
+        """Return what the U-Net of clips makes of the true captions, and of true latents where some are read.
+
+        Without captions it is the clips coded and decoded.
+        """
         assert truth.clips is not None
-        captions = [str(text) for text in truth.caption]
+        captions, latents = [str(text) for text in truth.caption], self.generator_.encode_clips(truth.clips)
         if self.generator_.reads and all(captions):
-            clips = self._clips(truth, self.generator_.tokens(captions), self.generator_.silent)
+            start = latents.mean(1) if self.picture_ is not None else None
+            clips = self._clips(truth, self.generator_.tokens(captions), self.generator_.silent, start)
         else:
-            latents = self.generator_.encode_clips(truth.clips)
             clips = self._sized(self.generator_.decode_clips(latents.transpose(1, 2)))
         if self.movement_ is not None:
             clips = self.movement_.carry(clips, self.movement_.true_codes(truth.clips))
@@ -297,13 +313,15 @@ class MindVideo:
         self.unet_.save(folder / "video.safetensors")
         own = {n: value for n, value in self.encoder_.named_parameters() if not n.startswith("net.")}
         about = {"shape": " ".join(map(str, self.shape_)), "seed": str(self.seed_), "subject": self.subject_}
-        about["guidance"] = repr(self.guidance_)
+        about |= {"guidance": repr(self.guidance_), "strength": repr(self.strength_)}
         write_state(folder / "mixer.safetensors", own, about=about)
         write_state(folder / "null.safetensors", {"null": self.null_})
         if self.prior_ is not None:
             self.prior_.save(folder / PRIOR)
         if self.movement_ is not None:
             self.movement_.save(folder)
+        if self.picture_ is not None:
+            self.picture_.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -313,8 +331,9 @@ class MindVideo:
         about = read_about(file)
         system.shape_ = tuple(int(side) for side in about["shape"].split())
         system.seed_, system.subject_ = int(about["seed"]), about["subject"]
-        system.guidance_ = float(about["guidance"])
+        system.guidance_, system.strength_ = float(about["guidance"]), float(about["strength"])
         system.generator_ = open_generator(system.config.generator)
+        system.picture_ = BrainPicture.load(folder, system.generator_.latent_shape)
         system.unet_, system.begins_ = system._inflate()
         system.unet_.load(folder / "video.safetensors")
         system.brain_ = MaskedBrain.load(folder / "encoder")
@@ -476,37 +495,38 @@ class MindVideo:
         return self.generator_.silent * (self.config.null != "zero")
 
     def _choose(self, held: Samples) -> list[dict[str, float]]:
-        """Choose the guidance, and the share of the captions, whose clips are most like held-out ones in CLIP's space.
+        """Choose how clips are sampled by held-out ones, one thing after the other, and return what was tried.
 
-        Every share is tried with the scale in the middle, and then every scale with the share that was best.
+        The share of the captions and the scale of the guidance are those whose clips CLIP tells apart best, the
+        strength that whose clips are most alike to CLIP and in their pixels.
         """
         config = self.config
         scales = config.guidances if config.guidance is None else (config.guidance,)
-        shares = () if self.prior_ is None or config.prior is None else config.prior.shares
-        self.guidance_ = scales[0]
-        if len(scales) == 1 and len(shares) < 2:
-            return []
+        shares = (0.0,) if self.prior_ is None or config.prior is None else config.prior.shares
+        strengths = (1.0,) if config.picture is None else config.picture.strengths
+        self._set(scales[len(scales) // 2], shares[0], 1.0 if 1.0 in strengths else max(strengths))
+        tried: list[dict[str, float]] = []
         few = self._few(held, config.tried)
         assert few.clips is not None
         clip = open_image_text(config.clip)
-        truth = self._seen_whole(clip, few.clips)
-        found: list[dict[str, float]] = []
-
-        def best(tried: Sequence[tuple[float, float]]) -> tuple[float, float]:
-            """Return the scale and share, of those tried, whose clips are most alike."""
-            for scale, share in tried:
-                self._set(scale, share)
-                made = self._seen_whole(clip, self._clips(few, self.tokens(few.brain), self.null_))
-                alike = {"similarity": float((made * truth).sum(1).mean())} | found_among(made, truth, few.block)
-                found.append({"guidance": scale, "share_of_captions": share} | alike)
-            rows = found[-len(tried) :]
-            return tried[int(np.argmax([row["similarity"] for row in rows]))]
-
-        share = shares[0] if shares else 0.0
-        if len(shares) > 1:
-            share = best([(scales[len(scales) // 2], each) for each in shares])[1]
-        self._set(*best([(scale, share) for scale in scales]))
-        return found
+        true, truth = few.clips, self._seen_whole(clip, few.clips)
+        for name, values in (("share_of_captions", shares), ("guidance", scales), ("strength", strengths)):
+            if len(values) == 1:
+                continue
+            rows = []
+            for value in values:
+                self._set(**(self._sampling() | {name: value}))
+                row = next((row for row in tried if row.items() >= self._sampling().items()), None)
+                if row is None:
+                    made = self._read(few)
+                    seen = self._seen_whole(clip, made)
+                    alike = {"similarity": float((seen * truth).sum(1).mean()), "pixcorr": mean_pixcorr(made, true)}
+                    row = self._sampling() | alike | found_among(seen, truth, few.block)
+                    tried.append(row)
+                rows.append(row)
+            worth = [row["similarity"] + row["pixcorr"] if name == "strength" else row["told_apart"] for row in rows]
+            self._set(**(self._sampling() | {name: values[int(np.argmax(worth))]}))
+        return tried
 
     def _read_movement(self, fitted: Samples, held: Samples) -> dict[str, Any] | None:
         """Fit the regression to movement, keep it if held-out clips move better by it, and tell."""
@@ -519,7 +539,7 @@ class MindVideo:
             return None
         few = self._few(held, 2 * config.tried)
         assert few.clips is not None
-        made = self._clips(few, self.tokens(few.brain), self.null_)
+        made = self._read(few)
         told = movement.choose(made, movement.codes(few.brain), few.clips)
         self.movement_ = movement if told["carried"] else None
         return told
@@ -528,11 +548,16 @@ class MindVideo:
         """Return so many held-out clips, evenly."""
         return held.take(np.unique(np.linspace(0, len(held) - 1, most).round().astype(int)))
 
-    def _set(self, guidance: float, share: float) -> None:
-        """Take the scale of the guidance, and the share of the captions where there is a prior."""
-        self.guidance_ = guidance
+    def _set(self, guidance: float, share_of_captions: float, strength: float) -> None:
+        """Take the scale of the guidance, the share of the captions where there is a prior, and the strength."""
+        self.guidance_, self.strength_ = guidance, strength
         if self.prior_ is not None:
-            self.prior_.share = share
+            self.prior_.share = share_of_captions
+
+    def _sampling(self) -> dict[str, float]:
+        """Return what `_set` takes."""
+        share = self.prior_.share if self.prior_ is not None else 0.0
+        return {"guidance": self.guidance_, "share_of_captions": share, "strength": self.strength_}
 
     # -----------------------------------------------------------------------------------------------------------------
     # Captions, and what is made of clips once
@@ -624,12 +649,23 @@ class MindVideo:
     # -----------------------------------------------------------------------------------------------------------------
     # Sampling
 
-    def _clips(self, samples: Samples, tokens: Tensor, null: Tensor) -> np.ndarray:
-        """Return the clips of windows by their tokens, a batch at a time, in the shape of the training clips."""
+    def _read(self, samples: Samples) -> np.ndarray:
+        """Return the clips that are read from windows, not yet carried along their movement."""
+        start = self.picture_.latents(samples.brain) if self.picture_ is not None and self.strength_ < 1 else None
+        return self._clips(samples, self.tokens(samples.brain), self.null_, start)
+
+    def _clips(self, samples: Samples, tokens: Tensor, null: Tensor, start: Tensor | None = None) -> np.ndarray:
+        """Return the clips of windows by their tokens, a batch at a time, in the shape of the training clips.
+
+        Parameters
+        ----------
+        start : (n, channels, h, w), latents to begin with instead of noise alone.
+        """
         made = np.zeros((len(samples), *self.shape_), np.uint8)
-        for start in range(0, len(samples), self.config.batch):
-            rows = np.arange(start, min(start + self.config.batch, len(samples)))
-            made[rows] = self._sized(self.draw(tokens[rows], self._noise(samples.take(rows)), null))
+        for first in range(0, len(samples), self.config.batch):
+            rows = np.arange(first, min(first + self.config.batch, len(samples)))
+            begun = start[rows] if start is not None else None
+            made[rows] = self._sized(self.draw(tokens[rows], self._noise(samples.take(rows)), null, begun))
         return made
 
     def _noise(self, samples: Samples) -> Tensor:
@@ -639,13 +675,14 @@ class MindVideo:
         common = window_noise(samples, (channels, 1, *sides), self.seed_, "common")
         return shared_noise(own, common, self.config.shared)
 
-    def draw(self, tokens: Tensor, noise: Tensor, null: Tensor) -> np.ndarray:
+    def draw(self, tokens: Tensor, noise: Tensor, null: Tensor, start: Tensor | None = None) -> np.ndarray:
         """Return the clips (n, frames, side, side, 3) uint8 that tokens (n, count, width) make of noise.
 
         Parameters
         ----------
         noise : (n, channels, frames, h, w).
         null : (1, count, width), what guidance starts from.
+        start : (n, channels, h, w), latents that all frames begin with instead of noise alone.
         """
         unet, config = self.unet_.eval(), self.config
         device = unet.device
@@ -659,6 +696,8 @@ class MindVideo:
                 make_sampler(config.sampler, self.generator_.noise),
                 steps=config.steps,
                 guidance=self.guidance_,
+                start=start.to(device).unsqueeze(2).expand_as(noise) if start is not None else None,
+                strength=self.strength_,
             )
         return self.generator_.decode_clips(latents.float())
 
@@ -666,6 +705,12 @@ class MindVideo:
         """Return clips (n, frames, side, side, 3) in the shape of the training clips."""
         flat = resize(clips.reshape(-1, *clips.shape[2:]), *self.shape_[1:3])
         return flat.reshape(len(clips), *self.shape_)
+
+
+def mean_pixcorr(made: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean of `pixcorr` over the clips where it is defined; 0 where there is none."""
+    each = pixcorr(made, truth)
+    return float(np.nanmean(each)) if np.isfinite(each).any() else 0.0
 
 
 def scenes_shown(samples: Samples, runs: Sequence[Run]) -> list[list[str]]:

@@ -61,6 +61,7 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "frames without inflation": ({"inflation": "none"}, ("masked", "cache", "contrastive")),
     "motion modules": ({"inflation": "motion"}, ("masked", "cache", "contrastive")),
     "no movement read": ({"movement": None}, STAGES),
+    "no picture read": ({"picture": None}, STAGES),
 }
 """By name: what differs in the settings (`trs`: in the window), and which stages are those of the full model."""
 

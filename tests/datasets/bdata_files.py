@@ -1,5 +1,6 @@
 """Small files in the layout of Generic Object Decoding: BData in its three formats, ImageFeatures, feature folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -14,12 +15,14 @@ TEST = [1518878.010042, 1639765.052902]
 NAMES = ["n01443537_22563", "n01443537_48", "n01621127_19020", "n01621127_22837", "n01518878_10042", "n01639765_52902"]
 
 
-def trials(seed: int = 0) -> tuple[np.ndarray, list[str], np.ndarray]:
+def trials(
+    seed: int = 0, train: Sequence[float] = TRAIN, test: Sequence[float] = TEST
+) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Return a dataset, its keys and its metadata: 2 training runs, 2 of perception, 1 of imagery."""
-    rng = generator(seed, "bdata")
-    rows = [(1, run, label) for run in (1, 2) for label in TRAIN[2 * run - 2 : 2 * run]]
-    rows += [(2, run, label) for run in (1, 2) for label in TEST]
-    rows += [(3, 1, label) for label in TEST]
+    rng, half = generator(seed, "bdata"), len(train) // 2
+    rows = [(1, run, label) for run in (1, 2) for label in train[half * (run - 1) : half * run]]
+    rows += [(2, run, label) for run in (1, 2) for label in test]
+    rows += [(3, 1, label) for label in test]
     count = len({voxel for region in VOXELS.values() for voxel in region})
     voxels = rng.normal(size=(len(rows), count))
     dataset = np.concatenate([np.array(rows), voxels], axis=1)  # DataType, Run, Label, then the voxels

@@ -17,7 +17,7 @@ from neuroreel.brain.interpretation import stages_of
 from neuroreel.brain.masked import MaskedConfig
 from neuroreel.brain.tokens import TokensConfig
 from neuroreel.core.errors import ConfigError, DataError
-from neuroreel.core.sets import Segment, Split, Window
+from neuroreel.core.sets import Segment, Split, Window, resize
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Event, Recording
 from neuroreel.fit.loop import LoopConfig
@@ -26,8 +26,8 @@ from neuroreel.generate.latent import LatentGenerator
 from neuroreel.generate.samplers import denoise, make_sampler, window_noise
 from neuroreel.metrics.motion import direction_accuracy, flow
 from neuroreel.nets.weights import read_state
-from neuroreel.systems.mind_video import MOVEMENT, MindVideo, MindVideoConfig, scenes_shown
 from neuroreel.systems.low_level import PictureConfig
+from neuroreel.systems.mind_video import MOVEMENT, MindVideo, MindVideoConfig, scenes_shown
 from neuroreel.systems.movement import MovementConfig
 from neuroreel.testing import check_system, planted_sets
 
@@ -51,6 +51,7 @@ def small(parts, **more) -> MindVideoConfig:
         "prior": CaptionPriorConfig(shares=(0.0, 0.5, 1.0)),
         "telling": QUICK,
         "tuning": QUICK,
+        "guidance": None,
         "guidances": (1.0, 3.0),
         "tried": 3,
         "steps": 2,
@@ -93,7 +94,7 @@ def test_the_captions_have_their_share_in_the_tokens(fitted):
     prior, brain = system.prior_, test.brain.brain[:3]
     assert prior is not None and prior.reader is not None
     told = json.loads((run.path / "video.json").read_text())
-    assert [row["share_of_captions"] for row in told["tried"][:3]] == [0.0, 0.5, 1.0]
+    assert [row["share_of_captions"] for row in told["guidances"][:3]] == [0.0, 0.5, 1.0]
     chosen, own, said = prior.share, system.encoder_.tokens(brain), system.generator_.tokens(prior.read(brain))
     try:
         for share in (0.0, 0.5, 1.0):
@@ -328,26 +329,29 @@ def test_clips_are_carried_along_the_movement_that_was_read(parts, tmp_path, mov
     assert np.nanmean(direction_accuracy(flow(still.reconstruct(test.brain).clips), true)) < 0.4
 
 
-def test_sampling_begins_with_the_picture_that_was_read(parts, tmp_path):
-    train, test = planted_sets()
-    config = small(parts, picture=PictureConfig(strengths=(0.5,)), guidance=2.0)
-    system = MindVideo(config).fit(train, run=RunFolder(tmp_path / "run", seed=1))
-    assert system.picture_ is not None and system.strength_ == 0.5
+def test_the_picture_that_was_read_has_its_share(parts, tmp_path):
+    train, test = planted_sets(clips=100, noise=0.1)
+    system = MindVideo(small(parts, picture=PictureConfig(share=0.5), movement=None)).fit(
+        train, run=RunFolder(tmp_path, seed=1)
+    )
+    assert system.picture_ is not None
     read = system.picture_.latents(test.brain.brain)
     true = system.generator_.encode_clips(test.truth.clips).mean(1)
     mean = system.generator_.encode_clips(train.samples.clips).mean((0, 1))
     assert float((read - true).square().mean()) < 0.8 * float((mean - true).square().mean())
-    made = system.reconstruct(test.brain).clips
+    mixed = system.reconstruct(test.brain).clips.astype(float)
     system.save(tmp_path / "saved")
     again = MindVideo.load(tmp_path / "saved")
-    assert np.abs(again.reconstruct(test.brain).clips.astype(int) - made).max() <= 1
-    again.strength_ = 1.0
-    assert np.abs(again.reconstruct(test.brain).clips.astype(int) - made).max() > 1
+    assert np.abs(again.reconstruct(test.brain).clips - mixed).max() <= 1
+    again.picture_ = None
+    own = again.reconstruct(test.brain).clips.astype(float)
+    seen = resize(system.generator_.decode(read), *own.shape[2:4])[:, None]
+    assert np.abs(mixed - (own + seen) / 2).max() <= 1.5
 
 
-def test_held_out_clips_choose_the_strength(fitted):
+def test_the_scale_of_the_guidance_is_swept_where_none_is_given(fitted):
     system, *_, run = fitted
     told = json.loads((run.path / "video.json").read_text())
-    rows = [row for row in told["tried"] if row["guidance"] == told["guidance"]]
-    best = max(rows[-3:], key=lambda row: row["similarity"] + row["pixcorr"])
-    assert told["strength"] == best["strength"] == system.strength_
+    rows = [row for row in told["guidances"] if row["share_of_captions"] == told["share_of_captions"]]
+    best = max(rows, key=lambda row: row["similarity"])
+    assert {row["guidance"] for row in rows} == {1.0, 3.0} and system.guidance_ == best["guidance"]

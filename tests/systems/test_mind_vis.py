@@ -1,15 +1,19 @@
+import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from tests.datasets.bdata_files import trials, write_hdf5
 from tests.generate.small_generators import write_stable_diffusion
 
 from neuroreel.brain.masked import MaskedConfig
 from neuroreel.brain.tokens import TokensConfig
 from neuroreel.core.errors import ConfigError, DataError
 from neuroreel.core.system import RunFolder
+from neuroreel.datasets.prepare import find_study
 from neuroreel.fit.loop import LoopConfig
 from neuroreel.systems.mind_vis import MindVis, MindVisConfig
 from neuroreel.testing import check_system, planted_sets
@@ -139,3 +143,20 @@ def test_weights_of_another_generator_are_refused(fitted, tmp_path):
     config.save(tmp_path / "saved" / "config.json")
     with pytest.raises(DataError, match="must be those of the generator that the config names"):
         MindVis.load(tmp_path / "saved")
+
+
+def test_pictures_are_read_from_a_subject_as_it_is_published(folder, tmp_path):
+    train, test = ([1443537 + k + 0.000048 for k in some] for some in (range(16), range(16, 20)))
+    (tmp_path / "images").mkdir()
+    for k, label in enumerate([*train, *test]):
+        picture = np.full((16, 16, 3), 12 * k, np.uint8)
+        assert cv2.imwrite(str(tmp_path / "images" / f"n{int(label):08d}_48.png"), picture)
+    file = write_hdf5(tmp_path / "Subject1.h5", *trials(train=train, test=test))
+    study = find_study(file, [f"images={tmp_path / 'images'}", "image_size=16"])
+    sets = study.splits["published"].cut(study.load().recording()).sets(study.window)
+    system = MindVis(small(folder)).fit(sets[0], run=RunFolder(tmp_path / "run", seed=1))
+    made = system.reconstruct(sets[1].brain)
+    assert system.makes == {"image"} and made.drawn == 1
+    assert made.clips.shape == (4, 1, 16, 16, 3) and len(sets[0].samples) == 16
+    tuned = json.loads((tmp_path / "run" / "tuning.json").read_text())
+    assert tuned["ridge_r2"] is None and np.isfinite(tuned["validation_of_average"])  # no captions to begin with

@@ -89,8 +89,6 @@ def denoise(
     steps: int = 25,
     guidance: float = 3.0,
     within: tuple[float, float] = (0.0, 1.0),
-    start: Tensor | None = None,
-    strength: float = 1.0,
 ) -> Tensor:
     """Return latents made from noise of their shape: (n, channels, h, w), or (n, channels, frames, h, w) of clips.
 
@@ -104,14 +102,10 @@ def denoise(
     guidance : w of found = silent + w (told - silent); at 1 the silent half isn't computed.
     within : shares of the training's time, from no noise (0) to nothing else (1), between which there is guidance;
         elsewhere w is 1 and a step costs half (Kynkäänniemi et al. 2024, arXiv 2404.07724).
-    start : latents of the noise's shape to begin with instead of noise alone (SDEdit, Meng et al. 2022, arXiv
-        2108.01073; of the brain's, Takagi & Nishimoto 2023, CVPR).
-    strength : share of the training's time from which sampling then begins: at 1 nothing of the start is left, at 0
-        nothing else.
 
     Raises
     ------
-    ConfigError : the steps, the width of the tokens, the ends of `within`, or the strength are wrong.
+    ConfigError : the steps, the width of the tokens, or the ends of `within` are wrong.
     """
     whole = isinstance(steps, int) and steps >= 1
     checks.require(whole, "steps", "must be a whole number of 1 or more", steps, error=ConfigError)
@@ -121,17 +115,10 @@ def denoise(
     first, last = within
     checks.require(0 <= first <= last <= 1, "within", "must be two shares that rise", within, error=ConfigError)
     both = torch.cat([silent.expand_as(tokens), tokens]) if guidance != 1.0 else tokens
-    checks.require(0 < strength <= 1, "strength", "must be above 0 and at most 1", strength, error=ConfigError)
-    sampler.set_timesteps(steps if start is None else round(steps / strength), device=noise.device)
-    times, span = sampler.timesteps, sampler.config.num_train_timesteps
+    sampler.set_timesteps(steps, device=noise.device)
+    span = sampler.config.num_train_timesteps
     x = noise * sampler.init_noise_sigma
-    if start is not None:
-        skipped = len(times) - steps
-        if skipped and hasattr(sampler, "set_begin_index"):
-            sampler.set_begin_index(skipped)
-        times = times[skipped:]
-        x = sampler.add_noise(start, noise, times[:1].expand(len(noise)))
-    for t in times:
+    for t in sampler.timesteps:
         guided = guidance != 1.0 and first <= float(t) / span <= last
         scaled = sampler.scale_model_input(x, t)
         given = torch.cat([scaled, scaled]) if guided else scaled

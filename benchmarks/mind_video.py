@@ -177,15 +177,18 @@ def draw_sheet(sheet: Path, truth: Samples, fit: Fit, count: int = 8) -> None:
 
 
 def ablate(folder: Path, seed: int, settings: dict[str, Any], out: Path, every: int, only: list[str]) -> None:
-    """Score the variants of one world one by one; those that are in the file already stay."""
+    """Score the variants of one world one by one; those that are in the file already stay, whoever wrote them."""
+
+    def known() -> dict[str, Any]:
+        seeds = json.loads(out.read_text())["seeds"] if out.is_file() else {}
+        return dict(seeds.get(str(seed), {}).get("rows", {}))
+
     sets = thinned_sets(folder, seed, every)
-    kept = json.loads(out.read_text())["seeds"].get(str(seed), {}) if out.is_file() else {}
-    rows = dict(kept.get("rows", {}))
+    about = {"settings": MindVideoConfig.build(settings).model_dump(mode="json"), "window": WINDOW}
     for name in only or ["full", *VARIANTS]:
-        if name not in rows:
-            rows[name] = one_variant(folder, seed, settings, sets, name, every if "window" in name else 1)
-            about = {"settings": MindVideoConfig.build(settings).model_dump(mode="json"), "window": WINDOW}
-            keep(out, seed, {"rows": rows, "every": every}, **about)
+        if name not in known():
+            row = one_variant(folder, seed, settings, sets, name, every if "window" in name else 1)
+            keep(out, seed, {"rows": known() | {name: row}, "every": every}, **about)
 
 
 def one_variant(folder: Path, seed: int, settings: dict[str, Any], sets: Sets, name: str, every: int) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class TokenEncoder(nn.Module):
         training = self.training
         self.eval()
         device = self.mean.device
-        made = [self(torch.from_numpy(brain[at : at + batch]).to(device)).cpu() for at in range(0, len(brain), batch)]
+        made = [self(torch.tensor(brain[at : at + batch], device=device)).cpu() for at in range(0, len(brain), batch)]
         self.train(training)
         return torch.cat(made) if made else torch.zeros(0, self.count, self.width)
 

@@ -23,14 +23,18 @@ from neuroreel.simulate.experiment import ExperimentConfig, simulate_experiment
 from neuroreel.systems import find_system
 from neuroreel.workflow import RunConfig, Sets, describe, make_record, make_sets
 
-BASELINES = ("mean-frame", "no-brain", "nearest-clip", "ridge-latents", "ridge-pixels")
+TRIVIAL: Mapping[str, Mapping[str, Any]] = {"mean-frame": {}, "no-brain": {}}
+BASELINES = {**TRIVIAL, "nearest-clip": {}, "ridge-latents": {}, "ridge-pixels": {}}
+SMALL = {"largest": 24}
+SMALLER = {**TRIVIAL, "nearest-clip": SMALL, "ridge-latents": SMALL, "ridge-pixels": SMALL}
+"""The same reading pictures of 24 pixels, for which the demo has time."""
 LEFT_OUT = {"alexnet2": "", "alexnet5": ""}
 """Networks that the demo has no time for."""
 SIMULATED = ExperimentConfig(minutes=16.0, test_minutes=4.0, size=64, fps=8.0)
 CLIPS = {"clip_s": 2.0, "frames": 6, "trs": 2, "first_lag_s": 4.0, "blocks": "events", "only_events": "test"}
-"""Window of the clips that mind-vis and mind-video read."""
+"""Window of the simulated subject's clips."""
 READ = 16
-"""Test clips that they read, of all evenly."""
+"""Test clips that mind-vis and mind-video read, of all evenly."""
 PICTURES = {
     "pretraining": {"steps": 40, "batch": 32},
     "tuning": {"steps": 20, "batch": 16, "rate": 3e-4, "average": 0.9, "clip": 1.0},
@@ -65,13 +69,13 @@ def run_demo(
     say = progress or (lambda text: None)
     records = []
     try:
-        records.append(_record("szinte2024", out / "szinte2024.zarr", seed, say))
+        records.append(_record("szinte2024", out / "szinte2024.zarr", seed, {}, BASELINES, say))
     except FetchError as error:
         warnings.warn(NeuroreelWarning(f"the real recording is left out: {error}"), stacklevel=2)
     bids = out / "simulated-bids"
     config = SIMULATED.model_copy(update={"seed": seed})
     simulate_experiment(bids, config, progress=lambda done, total, text: say(f"simulating {text} ({done}/{total})"))
-    records.append(_record(str(bids), out / "simulated.zarr", seed, say))
+    records.append(_record(str(bids), out / "simulated.zarr", seed, CLIPS, SMALLER, say))
     records.append(_clips_record(out / "simulated.zarr", seed, say))
     say("writing the report")
     page = write_report(records, out / "report")
@@ -81,12 +85,19 @@ def run_demo(
     return page, tables
 
 
-def _record(source: str, store: Path, seed: int, say: Callable[[str], None]) -> Record:
-    """Return everything that the report shows of one source."""
+def _record(
+    source: str,
+    store: Path,
+    seed: int,
+    window: Mapping[str, Any],
+    systems: Mapping[str, Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> Record:
+    """Return everything that the report shows of one source, with what differs in its window and of its systems."""
     prepare(source, store, progress=lambda done, total, text: say(f"preparing {text} ({done}/{total})"))
-    config = RunConfig(seed=seed, embed=LEFT_OUT)
+    config = RunConfig(seed=seed, embed=LEFT_OUT, window=dict(window))
     sets = make_sets(read_store(store), config)
-    return _fitted({name: {} for name in BASELINES}, sets, config, store, store.with_suffix(""), say)
+    return _fitted(systems, sets, config, store, store.with_suffix(""), say)
 
 
 def _clips_record(store: Path, seed: int, say: Callable[[str], None]) -> Record:

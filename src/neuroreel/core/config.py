@@ -6,9 +6,10 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from neuroreel.core.checks import sentence
 from neuroreel.core.errors import ConfigError
@@ -16,9 +17,24 @@ from neuroreel.core.files import write_text
 
 
 class Config(BaseModel):
-    """Base of every config: it can't be changed, and an unknown key is an error that lists the known ones."""
+    """Base of every config: it can't be changed, and an unknown key is an error that lists the known ones.
+
+    TOML and `key=value` have no word for None; a setting that may be None, and no text, is None as `none`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_none(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        kinds = {name: get_args(cls.model_fields[name].annotation) for name in values if name in cls.model_fields}
+        may_be = {name for name, kind in kinds.items() if NoneType in kind and str not in kind}
+        return {
+            name: None if name in may_be and isinstance(value, str) and value == "none" else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def build(cls, values: Mapping[str, Any] | None = None, source: str | Path | None = None) -> Self:

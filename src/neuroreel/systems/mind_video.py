@@ -90,7 +90,7 @@ MOVEMENT = MovementConfig(
 class MindVideoConfig(Config):
     """Settings of mind-video; the defaults are those of the embedded world, `MindVideoConfig.published()` the paper's.
 
-    The volumes of a window and their lag are those of the run's window: `trs` 1, 2 and 3 were compared, 2 is best.
+    The volumes of a window and their lag are those of the run's window: `trs` 1, 2 and 3 were compared, 3 is best.
 
     Attributes
     ----------

@@ -30,11 +30,11 @@ SMALLER = {**TRIVIAL, "nearest-clip": SMALL, "ridge-latents": SMALL, "ridge-pixe
 """The same reading pictures of 24 pixels, for which the demo has time."""
 LEFT_OUT = {"alexnet2": "", "alexnet5": ""}
 """Networks that the demo has no time for."""
-SIMULATED = ExperimentConfig(minutes=16.0, test_minutes=4.0, size=64, fps=8.0)
+SIMULATED = ExperimentConfig(minutes=12.0, test_minutes=4.0, size=64, fps=8.0)
 CLIPS = {"clip_s": 2.0, "frames": 6, "trs": 2, "first_lag_s": 4.0, "blocks": "events", "only_events": "test"}
 """Window of the simulated subject's clips."""
-READ = 16
-"""Test clips that mind-vis and mind-video read, of all evenly."""
+SCORED, READ = 24, 12
+"""Test clips of the simulated subject that baselines read, and that mind-vis and mind-video read, of all evenly."""
 PICTURES = {
     "pretraining": {"steps": 40, "batch": 32},
     "tuning": {"steps": 20, "batch": 16, "rate": 3e-4, "average": 0.9, "clip": 1.0},
@@ -46,7 +46,7 @@ FILMS = {
     "contrastive": {"loop": {"steps": 60, "batch": 48, "rate": 3e-4, "average": 0.95, "clip": 1.0}},
     "telling": None,
     "tuning": {"steps": 12, "batch": 8, "rate": 3e-4, "average": 0.9, "clip": 1.0},
-    "guidance": 3.0,
+    "tried": 8,
     "steps": 6,
 }
 """The same of mind-video."""
@@ -75,7 +75,7 @@ def run_demo(
     bids = out / "simulated-bids"
     config = SIMULATED.model_copy(update={"seed": seed})
     simulate_experiment(bids, config, progress=lambda done, total, text: say(f"simulating {text} ({done}/{total})"))
-    records.append(_record(str(bids), out / "simulated.zarr", seed, CLIPS, SMALLER, say))
+    records.append(_record(str(bids), out / "simulated.zarr", seed, CLIPS, SMALLER, say, SCORED))
     records.append(_clips_record(out / "simulated.zarr", seed, say))
     say("writing the report")
     page = write_report(records, out / "report")
@@ -92,23 +92,34 @@ def _record(
     window: Mapping[str, Any],
     systems: Mapping[str, Mapping[str, Any]],
     say: Callable[[str], None],
+    most: int | None = None,
 ) -> Record:
-    """Return everything that the report shows of one source, with what differs in its window and of its systems."""
+    """Return everything that the report shows of one source, with what differs in its window and of its systems.
+
+    Parameters
+    ----------
+    most : test clips, at most; all where it is None.
+    """
     prepare(source, store, progress=lambda done, total, text: say(f"preparing {text} ({done}/{total})"))
     config = RunConfig(seed=seed, embed=LEFT_OUT, window=dict(window))
     sets = make_sets(read_store(store), config)
+    sets = sets if most is None else _few(sets, most)
     return _fitted(systems, sets, config, store, store.with_suffix(""), say)
 
 
 def _clips_record(store: Path, seed: int, say: Callable[[str], None]) -> Record:
     """Return everything that the report shows of pictures and clips that diffusion reads from the simulated brain."""
     config = RunConfig(seed=seed, embed=LEFT_OUT, window=CLIPS)
-    sets = make_sets(read_store(store), config)
-    rows = np.unique(np.linspace(0, len(sets.test.truth) - 1, READ).round().astype(int))
-    some = replace(sets, test=sets.test.take(rows))
+    some = _few(make_sets(read_store(store), config), READ)
     systems: dict[str, dict[str, Any]] = {"mean-frame": {}, "mind-vis": PICTURES, "mind-video": FILMS}
-    record = _fitted(systems, some, config, store, store.with_suffix("") / "clips", say)
+    record = _fitted(systems, some, config, store, store.with_suffix("") / "clips", say, of_data=False)
     return replace(record, dataset=f"{record.dataset}, by diffusion")
+
+
+def _few(sets: Sets, most: int) -> Sets:
+    """Return the sets with so many test clips at most, of all evenly."""
+    rows = np.unique(np.linspace(0, len(sets.test.truth) - 1, most).round().astype(int))
+    return replace(sets, test=sets.test.take(rows))
 
 
 def _fitted(
@@ -118,6 +129,7 @@ def _fitted(
     store: Path,
     folder: Path,
     say: Callable[[str], None],
+    of_data: bool = True,
 ) -> Record:
     """Return everything that the report shows of systems by name, with what differs in their settings.
 
@@ -125,6 +137,7 @@ def _fitted(
     ----------
     store : where the sets come from.
     folder : for what the fits keep.
+    of_data : as in `make_record`.
     """
     systems = {}
     for name, differs in settings.items():
@@ -132,6 +145,7 @@ def _fitted(
         run = RunFolder(folder / name, seed=config.seed)
         system = find_system(name)
         systems[name] = system(system.Settings.build(differs)).fit(sets.train, run=run)
+    about = describe(sets, config, store)
     return make_record(
-        systems, sets, config, describe(sets, config, store), progress=lambda text: say(f"{sets.dataset.name}: {text}")
+        systems, sets, config, about, progress=lambda text: say(f"{sets.dataset.name}: {text}"), of_data=of_data
     )

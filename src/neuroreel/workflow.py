@@ -373,10 +373,16 @@ def make_record(
     provenance: Mapping[str, Any],
     out: Path | None = None,
     progress: Progress | None = None,
+    of_data: bool = True,
 ) -> Record:
-    """Return everything that a report shows of some fitted systems."""
+    """Return everything that a report shows of some fitted systems.
+
+    Parameters
+    ----------
+    of_data : also what depends on the data alone, the lag sweep and the scores of voxels.
+    """
     made, table = evaluate_systems(systems, sets, config, out=out, progress=progress)
-    _say(progress, "lag sweep, identification curves, voxel scores")
+    _say(progress, "lag sweep, identification curves, voxel scores" if of_data else "identification curves")
     return Record(
         dataset=sets.dataset.name,
         subject=sets.subject,
@@ -384,8 +390,8 @@ def make_record(
         reconstructions=made,
         table=table,
         space=sets.train.samples.space,
-        voxel_maps=voxel_scores(sets),
-        lag_sweep=sweep(sets, config.seed),
+        voxel_maps=voxel_scores(sets) if of_data else (),
+        lag_sweep=sweep(sets, config.seed) if of_data else None,
         curves=identification_curves(made, sets.test.truth, config.seed),
         trainings={} if out is None else read_trainings(out, systems),
         probed=Probed() if out is None else read_probes(out),

@@ -124,9 +124,8 @@ class MindVideoConfig(Config):
     validation : share of the training blocks that is held out of the tuning.
     null : what guidance starts from: "adversarial", what the encoder makes of the mean training window; "zero";
         "silent", the empty caption, without a classifier.
-    guidance : its scale; None chooses among `guidances` by how alike CLIP finds held-out clips and the true ones. On
-        the embedded world that can't be left to CLIP: it finds 1.5 and 3 equal, while the held-out clips of two worlds
-        are named right more often with 3 (.49 and .36, .40 and .37 of them, the other scale second).
+    guidance : its scale, that of mind-vis by default; None chooses among `guidances` by how alike CLIP finds held-out
+        clips and the true ones, for which CLIP must see what is to be right.
     guidances : scales to choose among.
     tried : most held-out clips that are looked at for that; for the movement twice as many.
     sampler, steps : of the sampling, see `generate.samplers`.

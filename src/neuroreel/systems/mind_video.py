@@ -295,11 +295,13 @@ class MindVideo:
     def ceiling(self, truth: Samples) -> Reconstruction | None:
         """Return what is made of true captions, latents and movement; without captions, the clips coded and decoded."""
         assert truth.clips is not None
-        captions, latents = [str(text) for text in truth.caption], self.generator_.encode_clips(truth.clips)
+        captions = [str(text) for text in truth.caption]
         if self.generator_.reads and all(captions):
             clips = self._clips(truth, self.generator_.tokens(captions), self.generator_.silent)
-            clips = self._mixed(clips, latents.mean(1))
+            if self.picture_ is not None:
+                clips = self._mixed(clips, self.picture_, self.generator_.encode_clips(truth.clips).mean(1))
         else:
+            latents = self.generator_.encode_clips(truth.clips)
             clips = self._sized(self.generator_.decode_clips(latents.transpose(1, 2)))
         if self.movement_ is not None:
             clips = self.movement_.carry(clips, self.movement_.true_codes(truth.clips))
@@ -646,13 +648,13 @@ class MindVideo:
     def _read(self, samples: Samples) -> np.ndarray:
         """Return the clips that are read from windows, not yet carried along their movement."""
         clips = self._clips(samples, self.tokens(samples.brain), self.null_)
-        return clips if self.picture_ is None else self._mixed(clips, self.picture_.latents(samples.brain))
-
-    def _mixed(self, clips: np.ndarray, latents: Tensor) -> np.ndarray:
-        """Return clips with the share of the picture of latents (n, channels, h, w), where there is one."""
-        if self.picture_ is None or not len(clips):
+        if self.picture_ is None or len(samples) == 0:
             return clips
-        return self.picture_.mixed(clips, resize(self.generator_.decode(latents), *self.shape_[1:3]))
+        return self._mixed(clips, self.picture_, self.picture_.latents(samples.brain))
+
+    def _mixed(self, clips: np.ndarray, picture: BrainPicture, latents: Tensor) -> np.ndarray:
+        """Return clips in which the picture of latents (n, channels, h, w) has its share."""
+        return picture.mixed(clips, resize(self.generator_.decode(latents), *self.shape_[1:3]))
 
     def _clips(self, samples: Samples, tokens: Tensor, null: Tensor) -> np.ndarray:
         """Return the clips of windows by their tokens, a batch at a time, in the shape of the training clips."""

@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neuroreel.core.errors import FetchError, NeuroreelWarning
 from neuroreel.core.files import write_text
 from neuroreel.core.scores import ScoreTable
+from neuroreel.core.spread import evenly
 from neuroreel.core.store import read_store
 from neuroreel.core.system import RunFolder
 from neuroreel.datasets.prepare import prepare
@@ -118,8 +117,7 @@ def _clips_record(store: Path, seed: int, say: Callable[[str], None]) -> Record:
 
 def _few(sets: Sets, most: int) -> Sets:
     """Return the sets with so many test clips at most, of all evenly."""
-    rows = np.unique(np.linspace(0, len(sets.test.truth) - 1, most).round().astype(int))
-    return replace(sets, test=sets.test.take(rows))
+    return replace(sets, test=sets.test.take(evenly(len(sets.test.truth), most)))
 
 
 def _fitted(

@@ -6,7 +6,8 @@ from diffusers import MotionAdapter, UNet2DConditionModel
 from torch.nn.functional import mse_loss
 
 from neuroreel.core.errors import ConfigError, DataError
-from neuroreel.generate.inflate import SparseCausalAttention, inflate, motion_unet
+from neuroreel.generate.attention import SparseCausalAttention
+from neuroreel.generate.inflate import inflate, motion_unet
 from neuroreel.generate.samplers import denoise, make_sampler
 from neuroreel.nets.weights import fill, read_about
 

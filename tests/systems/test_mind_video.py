@@ -166,6 +166,19 @@ def test_a_clip_does_not_depend_on_those_beside_it(fitted):
     assert system.reconstruct(test.brain.take(np.arange(0))).clips.shape == (0, *every.shape[1:])
 
 
+def test_guidance_is_left_out_where_it_is_said_to_be(fitted):
+    system, _, test, _ = fitted
+    few, config, scale = test.brain.take(np.arange(3)), system.config, system.guidance_
+    system.guidance_ = 5.0
+    system.config = config.model_copy(update={"within": (0.99999, 1.0)})
+    without = system.reconstruct(few).clips
+    system.config, system.guidance_ = config, 1.0
+    assert np.array_equal(without, system.reconstruct(few).clips)
+    system.guidance_ = 5.0
+    assert not np.array_equal(without, system.reconstruct(few).clips)
+    system.guidance_ = scale
+
+
 ABLATIONS = {
     "text": {"contrastive": ContrastiveConfig(loop=QUICK, against="text")},
     "image": {"contrastive": ContrastiveConfig(loop=QUICK, against="image")},

@@ -88,6 +88,20 @@ def test_the_same_window_has_other_pictures_from_other_noise(fitted):
     assert system.reconstruct(few).drawn == 1
 
 
+def test_guidance_is_left_out_where_it_is_said_to_be(fitted):
+    system, _, test, _ = fitted
+    few = test.brain.take(np.arange(3))
+
+    def drawn(**settings):
+        system.config, before = system.config.model_copy(update=settings), system.config
+        made = system.reconstruct(few).clips
+        system.config = before
+        return made
+
+    assert np.array_equal(drawn(guidance=3.0, within=(0.99999, 1.0)), drawn(guidance=1.0))
+    assert not np.array_equal(drawn(guidance=3.0, within=(0.0, 1.0)), drawn(guidance=1.0))
+
+
 def test_pictures_without_captions_begin_at_random(folder, tmp_path):
     from dataclasses import replace
 

@@ -39,6 +39,7 @@ from threadpoolctl import ThreadpoolController
 
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.core.spread import evenly
 
 DEVICES = ("cpu", "cuda")
 _MAX_CONDITION_FLOAT32 = 1e8  # of the regularised Gram matrix; weights lose its square root of their digits
@@ -270,7 +271,7 @@ def _cut(s: np.ndarray, shape: Callable[[np.ndarray], np.ndarray], tolerance: fl
         return sum(len(kept) * (part.stop - part.start + _MIXING) for part, kept, _ in ranges)
 
     size = columns.stop - columns.start
-    picked = np.unique(np.linspace(columns.start, columns.stop - 1, min(size, _SAMPLED)).round().astype(int))
+    picked = columns.start + evenly(size, _SAMPLED)
     whole: list[Range] = [(columns, *_skeleton(shape(s[picked]), tolerance))]
     if size <= _MIXING:
         return whole

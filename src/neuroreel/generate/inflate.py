@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from neuroreel.core import checks
 from neuroreel.core.errors import ConfigError
+from neuroreel.generate.attention import SparseCausalAttention, attend_fast
 from neuroreel.nets.pretrained import quiet
-from neuroreel.nets.transformer import Attention, attend, sine_positions
+from neuroreel.nets.transformer import Attention, sine_positions
 from neuroreel.nets.weights import fill, fingerprint, first_weights, read_about, read_state, write_state
 
 ATTENTIONS = ("self", "sparse-causal")
@@ -242,38 +243,6 @@ class MotionUNet(ClipUNet):
         return self.unet(sample, timestep, tokens, timestep_cond=condition, added_cond_kwargs=added)
 
 
-class SparseCausalAttention:
-    """Processor of a self-attention: a frame's queries look at the two frames before it.
-
-    Scene-dynamic sparse causal attention (MinD-Video, section 3.4): queries of frame i, keys and values of frames
-    i - 2 and i - 1, the first frame for those before it. So frames 0 and 1 look at frame 0 alone: a softmax over the
-    same keys twice is the one over them once. Keys and values are computed once a frame and looked at where they lie.
-    """
-
-    def __init__(self, frames: int) -> None:
-        self.frames = frames
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """Return what the queries take, (n * frames, places, dim), as diffusers calls its processors."""
-        rows, places, _ = hidden_states.shape
-        shape = (rows // self.frames, self.frames * places, attn.heads, -1)
-        made = (layer(hidden_states).view(shape).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v))
-        q, k, v = made  # each (n, heads, frames * places, width)
-        mixed = [attend(q[:, :, : 2 * places], k[:, :, :places], v[:, :, :places])]
-        for start in range(2 * places, self.frames * places, places):
-            before = slice(start - 2 * places, start)
-            mixed.append(attend(q[:, :, start : start + places], k[:, :, before], v[:, :, before]))
-        joined = torch.cat(mixed, 2).transpose(1, 2).reshape(rows, places, -1)
-        return attn.to_out[1](attn.to_out[0](joined))
-
-
 class TemporalAttention(nn.Module):
     """Attention over the frames of each place, added to its input; at first it adds nothing.
 
@@ -408,7 +377,7 @@ def motion_unet(unet: Any, frames: int, motion: Any = None, *, seed: int = 0) ->
         model.time_embedding = _TimeAndText(model.time_embedding, copy.deepcopy(unet.add_embedding))
     elif added == "text_time":
         model.add_embedding.load_state_dict(unet.add_embedding.state_dict())
-    return MotionUNet(model.to(unet.device), frames, fingerprint(unet))
+    return MotionUNet(attend_fast(model.to(unet.device)), frames, fingerprint(unet))
 
 
 def token_width(unet: Any) -> int:

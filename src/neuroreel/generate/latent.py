@@ -119,7 +119,9 @@ class LatentGenerator:
     @cached_property
     def unet(self) -> Any:
         """The `UNet2DConditionModel`, or what is called like one."""
-        return self.part("unet")
+        from neuroreel.generate.attention import attend_fast
+
+        return attend_fast(self.part("unet"))
 
     @property
     def motion(self) -> Path | None:

@@ -18,6 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 
+from neuroreel.core.spread import evenly
 from neuroreel.core.types import Space
 from neuroreel.report.figures import INK, SOFT, STYLE, Picture, colour_bar, new_figure, picture, short
 from neuroreel.report.record import VoxelMap
@@ -187,7 +188,7 @@ def _in_slices(space: Space, chart: VoxelMap, name: str) -> Picture:
     inside = np.isfinite(grid[..., 1])
     counts = inside.sum(axis=tuple(other for other in range(3) if other != axis))
     held = np.flatnonzero(counts)
-    chosen = held[np.unique(np.linspace(0, len(held) - 1, min(MOST_SLICES, len(held))).round().astype(int))]
+    chosen = held[evenly(len(held), MOST_SLICES)]
     low, high, cmap = colour_range(chart.values)
     norm = Normalize(low, high)
     across = [other for other in range(3) if other != axis]

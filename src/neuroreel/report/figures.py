@@ -21,6 +21,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from neuroreel.core.scores import IdentificationCurve, LagSweep, Scores
+from neuroreel.core.spread import evenly
 from neuroreel.core.types import Reconstruction, Samples
 
 INK, SOFT, PAPER = "#12161d", "#767d89", "#ffffff"  # the SVG's own rules replace the first two
@@ -121,7 +122,7 @@ def contact_sheet(truth: Samples, made: Mapping[str, Reconstruction], colours: M
     if truth.clips is None or all(one.clips is None for one in made.values()):
         return None
     rows = {"shown": truth.clips} | {name: one.clips for name, one in made.items() if one.clips is not None}
-    chosen = np.unique(np.linspace(0, len(truth) - 1, min(COLUMNS, len(truth))).round().astype(int))
+    chosen = evenly(len(truth), COLUMNS)
     heads = [f"{onset} s" for onset in seconds(truth.onset_s[chosen])]
     cells = [(int(clip), truth.clips.shape[1] // 2) for clip in chosen]
     return picture(
@@ -149,7 +150,7 @@ def best_to_worst(
     many = 1 if within > 1 else max(1, min(COLUMNS // 3, len(rank) // 3))
     middle = (len(rank) - many) // 2
     groups = {"best": rank[:many], "halfway": rank[middle : middle + many], "worst": rank[-many:]}
-    frames = np.unique(np.linspace(0, within - 1, min(4, within)).round().astype(int))
+    frames = evenly(within, 4)
     cells, heads, breaks = [], [], []
     for word, clips in groups.items():
         for clip in clips:
@@ -249,7 +250,7 @@ def category_strip(
             label.set(color=colours.get(name, INK), fontweight="bold")
         axes.invert_yaxis()
         axes.set_xlim(0, start[-1] + 1)
-        places = np.unique(np.linspace(0, len(truth) - 1, 9).round().astype(int))
+        places = evenly(len(truth), 9)
         axes.set_xticks(start[places] + 0.5, [f"{onset} s" for onset in seconds(truth.onset_s[places])])
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -359,7 +360,7 @@ def time_figure(
             marker = "o" if len(truth) <= 150 else ""
             look: dict[str, Any] = {"color": colours[name], "marker": marker, "markersize": 2.6, "linewidth": 1.3}
             axes.plot(order, scores, label=short(name, 24), **look)
-        places = np.unique(np.linspace(0, len(truth) - 1, 11).round().astype(int))
+        places = evenly(len(truth), 11)
         axes.set_xticks(places, seconds(truth.onset_s[places]))
         axes.set_xlim(-0.5, len(truth) - 0.5)
         axes.set(xlabel="onset of the test clip (s)", ylabel=variant)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.ticker import MaxNLocator
 
+from neuroreel.core.spread import evenly
 from neuroreel.core.training import Curve, TrainingLog
 from neuroreel.report.figures import COLOURS, INK, SOFT, STYLE, Picture, frame_grid, new_figure, picture, short
 
@@ -50,7 +50,7 @@ def samples_picture(system: str, log: TrainingLog, name: str = "training_samples
     """Return what was made of the same windows, a row for each look and what was shown above, or None without looks."""
     if log.samples is None or log.truth is None or not len(log.samples):
         return None
-    looks = np.unique(np.linspace(0, len(log.samples) - 1, min(ROWS, len(log.samples))).round().astype(int))
+    looks = evenly(len(log.samples), ROWS)
     rows = {"shown": log.truth[:, None]}
     rows |= {f"step {log.steps[look]}": log.samples[look][:, None] for look in looks}
     cells = [(clip, 0) for clip in range(len(log.truth))]

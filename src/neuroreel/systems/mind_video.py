@@ -57,6 +57,7 @@ from neuroreel.core.config import Config
 from neuroreel.core.errors import ConfigError
 from neuroreel.core.files import sha256
 from neuroreel.core.sets import TrainingSet, require_training, resize
+from neuroreel.core.spread import evenly
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Reconstruction, Run, Samples
 from neuroreel.features.captions import Captioner, joined
@@ -127,6 +128,7 @@ class MindVideoConfig(Config):
     guidance : its scale, that of mind-vis by default; None chooses among `guidances` by how alike CLIP finds held-out
         clips and the true ones, for which CLIP must see what is to be right.
     guidances : scales to choose among.
+    within : shares of the noise between which there is guidance, see `generate.samplers.denoise`.
     tried : most held-out clips that are looked at for that; for the movement twice as many.
     sampler, steps : of the sampling, see `generate.samplers`.
     precision : of the sampling, as `LoopConfig.precision`.
@@ -162,6 +164,7 @@ class MindVideoConfig(Config):
     null: Literal["adversarial", "zero", "silent"] = "adversarial"
     guidance: float | None = Field(default=3.0, ge=0)
     guidances: tuple[float, ...] = Field(default=(1.5, 3.0, 5.0), min_length=1)
+    within: tuple[float, float] = (0.0, 1.0)
     tried: int = Field(default=24, ge=2)
     sampler: Literal["ddim", "pndm", "dpm++", "unipc"] = "dpm++"
     steps: int = Field(default=8, ge=1)
@@ -507,7 +510,7 @@ class MindVideo:
         self.guidance_ = scales[0]
         if len(scales) == 1 and len(shares) < 2:
             return []
-        few = self._few(held, config.tried)
+        few = held.take(evenly(len(held), config.tried))
         assert few.clips is not None
         clip = open_image_text(config.clip)
         truth = self._seen_whole(clip, few.clips)
@@ -538,16 +541,12 @@ class MindVideo:
         movement = BrainMovement.fit(fitted.brain, fitted.clips, fitted.block, config.movement)
         if movement is None:
             return None
-        few = self._few(held, 2 * config.tried)
+        few = held.take(evenly(len(held), 2 * config.tried))
         assert few.clips is not None
         made = self._read(few)
         told = movement.choose(made, movement.codes(few.brain), few.clips)
         self.movement_ = movement if told["carried"] else None
         return told
-
-    def _few(self, held: Samples, most: int) -> Samples:
-        """Return so many held-out clips, evenly."""
-        return held.take(np.unique(np.linspace(0, len(held) - 1, most).round().astype(int)))
 
     def _set(self, guidance: float, share: float) -> None:
         """Take the scale of the guidance, and the share of the captions where there is a prior."""
@@ -691,6 +690,7 @@ class MindVideo:
                 make_sampler(config.sampler, self.generator_.noise),
                 steps=config.steps,
                 guidance=self.guidance_,
+                within=config.within,
             )
         return self.generator_.decode_clips(latents.float())
 

@@ -70,7 +70,7 @@ class MindVisConfig(Config):
     times : how the noise levels of the tuning are drawn, see `Noising`.
     dropped : share of the windows whose tokens are replaced by those that say nothing, for guidance.
     validation : share of the training blocks that is held out of the tuning and only looked at.
-    sampler, steps, guidance : of the sampling, see `generate.samplers`.
+    sampler, steps, guidance, within : of the sampling, see `generate.samplers.denoise`.
     batch : pictures sampled together.
     """
 
@@ -89,6 +89,7 @@ class MindVisConfig(Config):
     sampler: Literal["ddim", "pndm", "dpm++", "unipc"] = "dpm++"
     steps: int = Field(default=25, ge=1)
     guidance: float = Field(default=3.0, ge=0)
+    within: tuple[float, float] = (0.0, 1.0)
     batch: int = Field(default=64, ge=1)
 
     @classmethod
@@ -198,6 +199,7 @@ class MindVis:
                 sampler,
                 steps=config.steps,
                 guidance=config.guidance,
+                within=config.within,
             )
             made.append(self.generator_.decode(latents))
         return np.concatenate(made)

@@ -37,6 +37,7 @@ from neuroreel.core import checks
 from neuroreel.core.config import Config
 from neuroreel.core.errors import NeuroreelWarning
 from neuroreel.core.sets import TrainingSet, require_training, resize
+from neuroreel.core.spread import evenly
 from neuroreel.core.system import RunFolder
 from neuroreel.core.training import Curve, TrainingLog
 from neuroreel.core.types import Reconstruction, Samples
@@ -473,11 +474,11 @@ class _Watch:
     def __init__(
         self, system: VideoGan, generator: Generator, clips: np.ndarray, codes: np.ndarray, run: RunFolder
     ) -> None:
-        rows = _evenly(len(clips), WATCHED)
+        rows = evenly(len(clips), WATCHED)
         self.system, self.generator, self.run = system, generator, run
         self.clips, self.codes = clips[rows], codes[rows].astype(np.float32)
         self.noise = seeded_noise(run.seed, (generator.noise,), range(len(rows)))
-        self.shown = _evenly(len(rows), SHOWN)
+        self.shown = evenly(len(rows), SHOWN)
         self.real = system.see(self.clips)
         self.log: TrainingLog | None = None
 
@@ -567,11 +568,6 @@ def loss_of_judges(net: nn.Module, batch: Batch) -> Tensor:
     """Return the judges' hinge losses of every clip of a batch, summed."""
     _, made, real = net(batch["code"], batch["noise"][:, 0], batch["frames"][:, 0], batch["clips"])
     return torch.stack([hinge_of_judge(real[name], made[name]) for name in made]).sum(0)
-
-
-def _evenly(count: int, most: int) -> np.ndarray:
-    """Return at most so many numbers below `count`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -2,11 +2,13 @@
 
     python benchmarks/mind_video.py --folder /tmp/mind-video --seeds 0 1 2            # 40 min x 2, 8 min x 10
     python benchmarks/mind_video.py --folder /tmp/mind-video --seeds 0 --ablation     # after that, in the same folder
+    python benchmarks/mind_video.py --folder /tmp/mind-video --attention              # after that too
 
 Each seed is a world, a subject and a fit of its own, and keeps its place in the file. Categories are named from the
 clips twice, by the shipped AlexNet frame by frame and by the shipped classifier of clips, so that what is scored is
 what is seen. What mean-frame would answer is the chance row of the mean training clip. The ablation scores each variant
-on the same test clips, without trivial answers but shuffled pairs.
+on the same test clips, without trivial answers but shuffled pairs. `--attention` says how much the encoder looks at
+each region after each stage of the fit, 1 is average, beside an encoder that was fitted to shuffled pairs.
 """
 
 import json
@@ -22,6 +24,8 @@ import numpy as np
 import torch
 from simulated import RESULTS, ROLES, Fit, Named, arguments, fit_all, keep, score_all, simulated_sets, write_sheet
 
+from neuroreel.brain.interpretation import attention_maps
+from neuroreel.core.attention import regions_or_networks
 from neuroreel.core.scores import ScoreTable
 from neuroreel.core.sets import Window
 from neuroreel.core.system import RunFolder
@@ -221,10 +225,34 @@ def one_variant(folder: Path, seed: int, settings: dict[str, Any], sets: Sets, n
     }
 
 
+def looked_at(folder: Path, seed: int, settings: dict[str, Any], every: int) -> dict[str, Any]:
+    """Return the attention to regions after each stage of the full model's fit, and of one to shuffled pairs."""
+    started = time.perf_counter()
+    sets = thinned_sets(folder, seed, every)
+    full, own = folder / f"fit-{seed}" / "mind-video", folder / f"fit-{seed}" / "shuffled-pairs"
+    if (full / "masked").is_dir() and not (own / "masked").exists():
+        shutil.copytree(full / "masked", own / "masked")
+    alone = settings | {"movement": None, "picture": None}  # neither touches the encoder
+    found = []
+    for log, train in ((full, sets.train), (own, sets.train.shuffled(seed))):
+        system = MindVideo(MindVideoConfig.build(alone)).fit(train, run=RunFolder(log, seed=seed))
+        found.append(attention_maps(system, log, sets.test.brain.brain))
+    maps = replace(found[0], shuffled=found[1].stages)
+    regions = regions_or_networks(sets.train.samples.space.rois)
+    return {
+        "layers": maps.layer_names(),
+        "voxels": {name: int(mask.sum()) for name, mask in regions.items()},
+        "regions": maps.by_region(regions),
+        "windows": len(sets.test.truth),
+        "seconds": time.perf_counter() - started,
+    }
+
+
 def main() -> None:
     parser = arguments(__doc__, RESULTS / "mind_video.json")
     parser.add_argument("--draws", type=int, default=2, help="brains of noise for the chance row")
     parser.add_argument("--ablation", action="store_true", help="score the variants instead")
+    parser.add_argument("--attention", action="store_true", help="tell where the encoder looks instead")
     parser.add_argument("--every", type=int, default=1, help="score every so manieth test clip")
     parser.add_argument("--only", nargs="+", default=[], choices=["full", *VARIANTS], help="of the ablation")
     args = parser.parse_args()
@@ -234,6 +262,10 @@ def main() -> None:
         if args.ablation:
             out = args.out.with_stem(f"{args.out.stem}_ablation")
             ablate(args.folder, seed, args.settings, out, args.every, args.only)
+            continue
+        if args.attention:
+            out = args.out.with_stem(f"{args.out.stem}_attention")
+            keep(out, seed, looked_at(args.folder, seed, args.settings, args.every), **about)
             continue
         sheet = args.sheet.with_stem(f"{args.sheet.stem}-{seed}") if args.sheet else None
         keep(args.out, seed, one_seed(args.folder, seed, args.settings, args.every, args.draws, sheet), **about)

@@ -361,9 +361,8 @@ def pictures(args: argparse.Namespace) -> dict[str, Any]:
         for name, steps in (("dpm++", args.steps_of_pictures), ("ddim", args.published_steps)):
             wall, cpu = time.perf_counter(), time.process_time()
             part = captions[start : start + 50]
-            made[name].append(
-                world.images(part, steps=steps, sampler=name, guidance=args.guidance, seed=start)[:, None]
-            )
+            settings = {"guidance": args.guidance, "within": tuple(args.within), "sampler": name, "seed": start}
+            made[name].append(world.images(part, steps=steps, **settings)[:, None])
             clocks[name]["wall_s"] += time.perf_counter() - wall
             clocks[name]["cpu_s"] += time.process_time() - cpu
     rows = compare(*(np.concatenate(parts) for parts in made.values()), truth, said)

@@ -115,7 +115,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--within", type=float, nargs=2, default=(0.2, 0.9), metavar=("FROM", "TO"))
+    parser.add_argument("--clips-guidance", type=float, default=3.0)
+    parser.add_argument("--clips-within", type=float, nargs=2, default=(0.0, 1.0), metavar=("FROM", "TO"))
     parser.add_argument("--sampler", default="dpm++")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -127,7 +130,9 @@ def main() -> None:
     judge, classes = load_judge(args.judge)
     clips, truth = sample_clips(max(args.samples, 500), frames=6, fps=3.0, seed=NEW_SEED + args.seed, per_scene=1)
     frames, captions = clips[:, 2], truth["caption"]
-    settings = {"steps": args.steps, "guidance": args.guidance, "sampler": args.sampler, "seed": args.seed}
+    common = {"steps": args.steps, "sampler": args.sampler, "seed": args.seed}
+    settings = common | {"guidance": args.guidance, "within": tuple(args.within)}
+    of_clips = common | {"guidance": args.clips_guidance, "within": tuple(args.clips_within)}
     chosen = captions[: args.samples]
     started = time.perf_counter()
     made = world.images(list(chosen), **settings)
@@ -147,8 +152,8 @@ def main() -> None:
         "bytes": world.card["bytes"],
     }
     if {"motion", "video_classifier"} <= set(world.card["parts"]):
-        films = world.clips(list(captions[: args.clips]), **settings)
-        result["clips"] = clip_shares(world, films, captions[: args.clips])
+        films = world.clips(list(captions[: args.clips]), **of_clips)
+        result["clips"] = clip_shares(world, films, captions[: args.clips]) | {"settings": of_clips}
         result["clips"]["real"] = clip_shares(world, clips[: args.clips], captions[: args.clips])
         if args.sheet is not None:
             strips = np.concatenate([clips[: len(films)], films], 1)[:10].reshape(-1, *clips.shape[2:])

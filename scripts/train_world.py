@@ -568,8 +568,7 @@ def diffusion_parts(job: Job, coder: str) -> tuple[dict[str, np.ndarray], Tensor
 
 def picture_loss(net: nn.Module, b: dict[str, Tensor]) -> Tensor:
     """Return the diffusion's loss of a batch of single frames."""
-    x = b["x"].float().contiguous(memory_format=torch.channels_last)  # which compiled convolutions are faster with
-    loss: Tensor = net(x, b["tokens"].float(), b["places"][:, None])
+    loss: Tensor = net(b["x"].float(), b["tokens"].float(), b["places"][:, None])
     return loss
 
 
@@ -636,22 +635,6 @@ def stage_unet_deeper_longer(job: Job) -> None:
     load_part(job, "unet_deeper", net)
     config = job.config(steps=8000, batch=32, rate=1.5e-3, average=0.999)
     fit(job, "unet_deeper_longer", net, picture_loss, Rows(arrays, ("x", "places"), times), config)
-
-
-def stage_unet_longest(job: Job) -> None:
-    """Train the deeper U-Net of pictures on, in batches twice as large, with clips of what is large more often too.
-
-    Compiled, and with attention that a processor is fast with, a step takes half of the time.
-    """
-    arrays, silent = diffusion_parts(job, "autoencoder_wider")
-    truth = draw(job, "train", job.clips)[1]
-    large = np.array([parse_caption(str(caption))["size"] == "large" for caption in truth["caption"]])
-    times = np.where(truth["action"] == "rotate", 4, 1) + large
-    torch.manual_seed(job.seed)
-    net = build_pictures(silent)
-    load_part(job, "unet_deeper_longer", net)
-    config = job.config(steps=4000, batch=64, rate=1.5e-3, average=0.999, compile=True)
-    fit(job, "unet_longest", net, picture_loss, Rows(arrays, ("x", "places"), times), config)
 
 
 def deeper_name(name: str) -> str:
@@ -936,7 +919,6 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "unet_wider": stage_unet_wider,
     "unet_deeper": stage_unet_deeper,
     "unet_deeper_longer": stage_unet_deeper_longer,
-    "unet_longest": stage_unet_longest,
     "motion": stage_motion,
     "motion_deeper": stage_motion_deeper,
     "motion_deeper_longer": stage_motion_deeper_longer,

@@ -124,7 +124,7 @@ class World(LatentGenerator):
         *,
         steps: int = 25,
         guidance: float = 4.0,
-        within: tuple[float, float] = (0.2, 0.85),
+        within: tuple[float, float] = (0.2, 0.9),
         sampler: str = "dpm++",
         seed: int = 0,
         batch: int = 50,

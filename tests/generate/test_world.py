@@ -70,7 +70,7 @@ def test_a_pipeline_of_diffusers_opens_the_folder_and_draws_the_same_picture(wor
     pipeline.set_progress_bar_config(disable=True)
     noise = seeded_noise(0, (8, 16, 16), [0])
     drawn = pipeline(CAPTIONS[:1], latents=noise, num_inference_steps=3, guidance_scale=3.0, output_type="np").images
-    ours = world.images(CAPTIONS[:1], steps=3, guidance=3.0, sampler="ddim")
+    ours = world.images(CAPTIONS[:1], steps=3, guidance=3.0, within=(0.0, 1.0), sampler="ddim")
     assert np.abs(np.round(drawn * 255) - ours).max() <= 1
 
 

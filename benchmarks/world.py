@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from neuroreel.core.files import write_text
-from neuroreel.generate.world import World, load_world
+from neuroreel.generate.world import GUIDANCE, WITHIN, World, load_world
 from neuroreel.nets.residual import ResidualConfig, ResidualNet
 from neuroreel.nets.world import alexnet_card, load_alexnet
 from neuroreel.simulate.captions import parse_caption, place_of
@@ -115,8 +115,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--within", type=float, nargs=2, default=(0.2, 0.9), metavar=("FROM", "TO"))
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--within", type=float, nargs=2, default=WITHIN, metavar=("FROM", "TO"))
     parser.add_argument("--clips-guidance", type=float, default=3.0)
     parser.add_argument("--clips-within", type=float, nargs=2, default=(0.0, 1.0), metavar=("FROM", "TO"))
     parser.add_argument("--sampler", default="dpm++")

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from neuroreel.core.files import atomic, sha256, write_text
 from neuroreel.fit.loop import LoopConfig, Progress, in_batches, train
+from neuroreel.generate.attention import attend_fast
 from neuroreel.generate.samplers import shared_noise
 from neuroreel.generate.world import SHARED_NOISE
 from neuroreel.nets.weights import fill, read_state, write_state
@@ -466,8 +467,6 @@ def load_clip(job: Job, stages: tuple[str, ...]) -> tuple[Any, Any]:
 
 def build_unet(latents: int, layers: int = 1) -> Any:
     from diffusers import UNet2DConditionModel
-
-    from neuroreel.generate.attention import attend_fast
 
     unet = UNet2DConditionModel(
         sample_size=SIZE // 4,

@@ -102,6 +102,11 @@ def test_guidance_is_left_out_where_it_is_said_to_be(fitted):
     assert not np.array_equal(drawn(guidance=3.0, within=(0.0, 1.0)), drawn(guidance=1.0))
 
 
+def test_an_interval_of_guidance_that_falls_is_refused_before_any_fit():
+    with pytest.raises(ConfigError, match=r"^within must be two shares that rise, got \(0.8, 0.2\)$"):
+        MindVisConfig.build({"within": (0.8, 0.2)})
+
+
 def test_pictures_without_captions_begin_at_random(folder, tmp_path):
     from dataclasses import replace
 

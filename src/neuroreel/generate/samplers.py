@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
 from neuroreel.core import checks
@@ -29,6 +30,17 @@ SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 """The class in diffusers of every sampler, and the settings that it has beside those of the training's noise."""
+
+
+def rising(within: tuple[float, float]) -> tuple[float, float]:
+    """Return two shares of the noise; ConfigError if they lie outside 0..1 or fall."""
+    first, last = within
+    checks.require(0 <= first <= last <= 1, "within", "must be two shares that rise", within, error=ConfigError)
+    return within
+
+
+Within = Annotated[tuple[float, float], AfterValidator(rising)]
+"""Of a config: between which shares of the noise there is guidance, see `denoise`."""
 
 
 def make_sampler(name: str, noise: Mapping[str, Any]) -> Any:
@@ -112,8 +124,7 @@ def denoise(
     wanted = getattr(getattr(unet, "config", None), "cross_attention_dim", tokens.shape[-1])
     rule = f"must be that of the network ({wanted})"
     checks.require(tokens.shape[-1] == wanted, "token width", rule, tokens.shape[-1], error=ConfigError)
-    first, last = within
-    checks.require(0 <= first <= last <= 1, "within", "must be two shares that rise", within, error=ConfigError)
+    first, last = rising(within)
     both = torch.cat([silent.expand_as(tokens), tokens]) if guidance != 1.0 else tokens
     sampler.set_timesteps(steps, device=noise.device)
     span = sampler.config.num_train_timesteps

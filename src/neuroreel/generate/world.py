@@ -29,6 +29,8 @@ FRAMES = 6
 """Frames of a clip, at 3 per second."""
 SHARED_NOISE = 0.8
 """Share of the noise that the frames of a clip have in common, in training and in sampling, see `shared_noise`."""
+GUIDANCE, WITHIN = 4.0, (0.2, 0.9)
+"""Scale of the guidance of pictures, and the shares of the noise between which there is any."""
 MOTION = Path("motion") / "weights.safetensors"
 """File of what the U-Net of clips has beside that of pictures, as `ClipUNet.save` writes it."""
 
@@ -123,16 +125,15 @@ class World(LatentGenerator):
         captions: Sequence[str],
         *,
         steps: int = 25,
-        guidance: float = 4.0,
-        within: tuple[float, float] = (0.2, 0.9),
+        guidance: float = GUIDANCE,
+        within: tuple[float, float] = WITHIN,
         sampler: str = "dpm++",
         seed: int = 0,
         batch: int = 50,
     ) -> np.ndarray:
         """Return a picture of every caption, (n, 64, 64, 3) uint8; the arguments are those of `samplers.denoise`.
 
-        A picture depends on its caption, its number and the seed, not on the batch, but for rounding. Guidance where
-        nearly all is noise makes shapes worse, and without it there objects stand less often where the caption says.
+        A picture depends on its caption, its number and the seed, not on the batch, but for rounding.
         """
         return self.decode(self._generate(self.unet, captions, steps, guidance, within, sampler, seed, batch))
 

@@ -66,7 +66,7 @@ from neuroreel.fit.watched import train_watched
 from neuroreel.generate.conditioning import Noising, Pairs, Times, Together, held_out_loss, together_loss
 from neuroreel.generate.inflate import TUNED, ClipUNet, inflate, motion_unet
 from neuroreel.generate.named import WORLD, open_generator, open_image_text
-from neuroreel.generate.samplers import denoise, make_sampler, shared_noise, window_noise
+from neuroreel.generate.samplers import Within, denoise, make_sampler, shared_noise, window_noise
 from neuroreel.nets.cache import cached, digest_of
 from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_state, take_tensors, write_state
 from neuroreel.systems.low_level import BrainPicture, PictureConfig
@@ -164,7 +164,7 @@ class MindVideoConfig(Config):
     null: Literal["adversarial", "zero", "silent"] = "adversarial"
     guidance: float | None = Field(default=3.0, ge=0)
     guidances: tuple[float, ...] = Field(default=(1.5, 3.0, 5.0), min_length=1)
-    within: tuple[float, float] = (0.0, 1.0)
+    within: Within = (0.0, 1.0)
     tried: int = Field(default=24, ge=2)
     sampler: Literal["ddim", "pndm", "dpm++", "unipc"] = "dpm++"
     steps: int = Field(default=8, ge=1)

@@ -47,7 +47,7 @@ from neuroreel.generate.conditioning import (
     together_loss,
 )
 from neuroreel.generate.named import WORLD, open_generator
-from neuroreel.generate.samplers import denoise, make_sampler, window_noise
+from neuroreel.generate.samplers import Within, denoise, make_sampler, window_noise
 from neuroreel.nets.weights import first_weights, read_about, read_state, take_tensors, write_state
 
 
@@ -89,7 +89,7 @@ class MindVisConfig(Config):
     sampler: Literal["ddim", "pndm", "dpm++", "unipc"] = "dpm++"
     steps: int = Field(default=25, ge=1)
     guidance: float = Field(default=3.0, ge=0)
-    within: tuple[float, float] = (0.0, 1.0)
+    within: Within = (0.0, 1.0)
     batch: int = Field(default=64, ge=1)
 
     @classmethod

@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuroreel import workflow
 from neuroreel.core.errors import ConfigError, DataError, FetchError, NeuroreelWarning, StoreError
 from neuroreel.core.sets import Window
 from neuroreel.core.store import write_store
@@ -23,6 +25,7 @@ from neuroreel.workflow import (
     evaluate_systems,
     fit_systems,
     hold_out_stimuli,
+    load_systems,
     make_sets,
     networks_for,
     read_trainings,
@@ -135,6 +138,22 @@ def test_a_reconstruction_is_kept_and_made_anew_after_a_new_fit(run: Path, store
     assert first.clips is not None and again.clips is not None and np.array_equal(first.clips, again.clips)
     fit_systems(store, ["ridge-latents"], run, RunConfig(seed=1))
     assert not file.exists()
+
+
+def test_answers_of_chance_and_ceiling_are_kept_and_made_anew_after_a_new_fit(
+    run: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run / "reconstructions" / "beside" / "ridge-latents"
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    first = evaluate_run(run).to_dict()
+    assert folder.is_dir()
+    with monkeypatch.context() as nobody:
+        nobody.setattr(workflow, "chance_answers", None)
+        nobody.setattr(type(load_systems(run)["ridge-latents"]), "ceiling", None)
+        again = evaluate_run(run).to_dict()
+    assert json.dumps(again) == json.dumps(first)  # in the same order too
+    fit_systems(store, ["ridge-latents"], run, RunConfig(seed=1))
+    assert not folder.exists() and (folder.parent / "mean-frame").is_dir()
 
 
 def test_a_run_folder_of_other_settings_is_refused_and_kept(run: Path, store: Path) -> None:

@@ -13,14 +13,13 @@ from neuroreel.core.errors import FetchError, NeuroreelWarning
 from neuroreel.core.files import write_text
 from neuroreel.core.scores import ScoreTable
 from neuroreel.core.spread import evenly
-from neuroreel.core.store import read_store
 from neuroreel.core.system import RunFolder
 from neuroreel.datasets.prepare import prepare
 from neuroreel.report.page import write_report
 from neuroreel.report.record import Record
 from neuroreel.simulate.experiment import ExperimentConfig, simulate_experiment
 from neuroreel.systems import find_system
-from neuroreel.workflow import RunConfig, Sets, describe, make_record, make_sets
+from neuroreel.workflow import RunConfig, Sets, describe, make_record, stored_sets
 
 TRIVIAL: Mapping[str, Mapping[str, Any]] = {"mean-frame": {}, "no-brain": {}}
 BASELINES = {**TRIVIAL, "nearest-clip": {}, "ridge-latents": {}, "ridge-pixels": {}}
@@ -101,17 +100,17 @@ def _record(
     """
     prepare(source, store, progress=lambda done, total, text: say(f"preparing {text} ({done}/{total})"))
     config = RunConfig(seed=seed, embed=LEFT_OUT, window=dict(window))
-    sets = make_sets(read_store(store), config)
+    sets = stored_sets(store, config)
     sets = sets if most is None else _few(sets, most)
-    return _fitted(systems, sets, config, store, store.with_suffix(""), say)
+    return _fitted(systems, sets, config, store.with_suffix(""), say)
 
 
 def _clips_record(store: Path, seed: int, say: Callable[[str], None]) -> Record:
     """Return everything that the report shows of pictures and clips that diffusion reads from the simulated brain."""
     config = RunConfig(seed=seed, embed=LEFT_OUT, window=CLIPS)
-    some = _few(make_sets(read_store(store), config), READ)
+    some = _few(stored_sets(store, config), READ)
     systems: dict[str, dict[str, Any]] = {"mean-frame": {}, "mind-vis": PICTURES, "mind-video": FILMS}
-    record = _fitted(systems, some, config, store, store.with_suffix("") / "clips", say, of_data=False)
+    record = _fitted(systems, some, config, store.with_suffix("") / "clips", say, of_data=False)
     return replace(record, dataset=f"{record.dataset}, by diffusion")
 
 
@@ -124,7 +123,6 @@ def _fitted(
     settings: Mapping[str, Mapping[str, Any]],
     sets: Sets,
     config: RunConfig,
-    store: Path,
     folder: Path,
     say: Callable[[str], None],
     of_data: bool = True,
@@ -133,17 +131,16 @@ def _fitted(
 
     Parameters
     ----------
-    store : where the sets come from.
     folder : for what the fits keep.
     of_data : as in `make_record`.
     """
     systems = {}
     for name, differs in settings.items():
         say(f"{sets.dataset.name}: fitting {name}")
-        run = RunFolder(folder / name, seed=config.seed)
+        run = RunFolder(folder / name, seed=config.seed, store=sets.store)
         system = find_system(name)
         systems[name] = system(system.Settings.build(differs)).fit(sets.train, run=run)
-    about = describe(sets, config, store)
+    about = describe(sets, config)
     return make_record(
         systems, sets, config, about, progress=lambda text: say(f"{sets.dataset.name}: {text}"), of_data=of_data
     )

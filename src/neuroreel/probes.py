@@ -242,6 +242,7 @@ class Prober:
     seed : of the fits and the bootstrap.
     about : what else the answers depend on, plain: other values are other points.
     folder : where points are kept; None for nowhere.
+    store : of the data; None for none.
     """
 
     name: str
@@ -253,12 +254,13 @@ class Prober:
     about: Mapping[str, Any] | None = None
     folder: Path | None = None
     progress: Progress | None = None
+    store: Path | None = None
 
     def __call__(self, point: str, train: TrainingSet, test: TestSet) -> Scores:
         """Return the score of the system fitted on a training set; read from the folder where it is known."""
 
         def fit(log: Path) -> System:
-            return self.kind(self.settings).fit(train, run=RunFolder(log, seed=self.seed))
+            return self.kind(self.settings).fit(train, run=RunFolder(log, seed=self.seed, store=self.store))
 
         return self._kept(point, fit, train.samples, test)
 
@@ -365,7 +367,9 @@ def probe_run(
     for name in systems or fitted:
         system = fitted[name]
         folder = run / PROBES / kind / name
-        prober = Prober(name, type(system), system.config, metric, embed, config.seed, same, folder, progress)
+        prober = Prober(
+            name, type(system), system.config, metric, embed, config.seed, same, folder, progress, sets.store
+        )
         found[name] = _probe(kind, prober, system, sets, config, points)
         _write(run / PROBES, kind, name, found[name])
     return found
@@ -416,7 +420,8 @@ def attention_run(
             _say(progress, f"{name}: fitting on shuffled pairs")
             log = run / PROBES / "attention" / name
             kind = type(fitted[name])
-            twin = kind(fitted[name].config).fit(sets.train.shuffled(config.seed), run=RunFolder(log, seed=config.seed))
+            folder = RunFolder(log, seed=config.seed, store=sets.store)
+            twin = kind(fitted[name].config).fit(sets.train.shuffled(config.seed), run=folder)
             assert isinstance(twin, Attending)
             maps = replace(maps, shuffled=attention_maps(twin, log, windows, layers).stages)
         maps.save(run / PROBES / f"attention-{name}.npz")

@@ -5,6 +5,7 @@ A run folder holds
     run.json                    what was done: data, split, window, cleaning, seed, versions
     systems/NAME/               a fitted system: config and weights
     reconstructions/NAME.npz    what it made of the test brains
+    reconstructions/beside/NAME what stands beside it: answers of chance and the ceiling
     scores.json                 the table, with chance, ceiling and intervals
     probes/                     what scores depend on, as `neuroreel.probes` measured it
     report/index.html           the page
@@ -13,6 +14,7 @@ A run folder holds
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +129,7 @@ class RunConfig(ScoringConfig):
 
 @dataclass(frozen=True)
 class Sets:
-    """A training set and a test set with how they came about."""
+    """A training set and a test set with how they came about; `store` is where the data set lies, if in one."""
 
     dataset: Dataset
     subject: str
@@ -135,6 +137,7 @@ class Sets:
     window: Window
     train: TrainingSet
     test: TestSet
+    store: Path | None = None
 
     def at(self, window: Window) -> tuple[TrainingSet, TestSet]:
         """Return the sets of the same cleaned runs with another window."""
@@ -164,6 +167,11 @@ def make_sets(dataset: Dataset, config: RunConfig, split: Split | None = None) -
         cut = cut.map(lambda run: replace(run, bold=replace(run.bold, data=scaler.transform(run.bold.data))))
     train, test = cut.sets(window)
     return Sets(dataset, recording.subject, cut, window, train, test)
+
+
+def stored_sets(store: Path, config: RunConfig, split: Split | None = None) -> Sets:
+    """Return `make_sets` of what lies in a store."""
+    return replace(make_sets(read_store(store), config, split), store=store.resolve())
 
 
 def choose_recording(dataset: Dataset, subject: str | None) -> Recording:
@@ -268,17 +276,18 @@ def fit_systems(
     config = config or RunConfig()
     classes = {name: find_system(name) for name in names}
     settings = {name: kind.Settings.read(None, (overrides or {}).get(name, ())) for name, kind in classes.items()}
-    sets = make_sets(read_store(store), config)
-    about = describe(sets, config, store)
+    sets = stored_sets(store, config)
+    about = describe(sets, config)
     _same_run(out, about)
     write_text(out / "run.json", json.dumps(about, indent=2) + "\n")
     for name, kind in classes.items():
         _say(progress, f"fitting {name}")
-        run = RunFolder(out / "systems" / name / "log", seed=config.seed)
+        run = RunFolder(out / "systems" / name / "log", seed=config.seed, store=sets.store)
         system = kind(settings[name]).fit(sets.train, run=run)
         with atomic(out / "systems" / name / "model") as partial:
             system.save(partial)
         (out / "reconstructions" / f"{name}.npz").unlink(missing_ok=True)
+        shutil.rmtree(out / "reconstructions" / "beside" / name, ignore_errors=True)
         for probe in (*CURVES, "lesions"):
             (out / PROBES / f"{probe}-{name}.json").unlink(missing_ok=True)
         (out / PROBES / f"attention-{name}.npz").unlink(missing_ok=True)
@@ -419,9 +428,7 @@ def evaluate_systems(
     made, chance, ceiling = {}, {}, {}
     for name, system in systems.items():
         made[name] = _reconstruct(out, name, system, sets, progress)
-        _say(progress, f"chance and ceiling of {name}")
-        chance[name] = chance_answers(system.reconstruct, sets.train.samples, sets.test.truth, seed=config.seed)
-        ceiling[name] = system.ceiling(truth)
+        chance[name], ceiling[name] = _beside(out, name, system, sets, config.seed, progress)
     _say(progress, "scores")
     wanted = config.metrics or metrics_for(made, truth)
     table = evaluate(made, truth, variants=wanted, chance=chance, ceiling=ceiling, embed=embed, seed=config.seed)
@@ -528,12 +535,12 @@ def _stimulus_features(train: Samples, test: Samples) -> tuple[np.ndarray, np.nd
 # The run folder
 
 
-def describe(sets: Sets, config: RunConfig, store: Path | None) -> dict[str, Any]:
+def describe(sets: Sets, config: RunConfig) -> dict[str, Any]:
     """Return the provenance of a run: settings, split with its reason, counts, versions, sources."""
     return {
         "dataset": sets.dataset.name,
         "subject": sets.subject,
-        "store": None if store is None else str(store.resolve()),
+        "store": None if sets.store is None else str(sets.store),
         "config": config.model_dump(mode="json"),
         "split": sets.cut.split.model_dump(mode="json"),
         "window": sets.window.model_dump(mode="json"),
@@ -555,7 +562,7 @@ def open_run(out: Path, scoring: ScoringConfig | None = None) -> tuple[Sets, Run
     """Return the sets and the config of a run folder, made anew from its store; `scoring` as in `evaluate_run`."""
     about = _read_run(out)
     config = RunConfig.build(about["config"], out / "run.json").scored(scoring)
-    return make_sets(read_store(Path(about["store"])), config), config
+    return stored_sets(Path(about["store"]), config), config
 
 
 def dataset_of(out: Path) -> str:
@@ -600,16 +607,45 @@ def _reconstruct(out: Path | None, name: str, system: System, sets: Sets, progre
     _say(progress, f"reconstructing with {name}")
     made = system.reconstruct(sets.test.brain)
     if file is not None:
-        arrays: dict[str, Any] = {
-            "categories": np.array(made.categories),
-            "drawn": made.drawn,
-            "chosen_by": made.chosen_by,
-            "mode": made.mode,
-        }
-        arrays |= {key: getattr(made, key) for key in ("clips", "probabilities") if getattr(made, key) is not None}
-        with atomic(file) as partial, partial.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        with atomic(file) as partial:
+            _write_reconstruction(partial, made)
     return made
+
+
+def _beside(
+    out: Path | None, name: str, system: System, sets: Sets, seed: int, progress: Progress | None
+) -> tuple[dict[str, tuple[Reconstruction, ...]], Reconstruction | None]:
+    """Return a system's answers of chance and its ceiling, read from the run folder where they already lie there."""
+    folder = None if out is None else out / "reconstructions" / "beside" / name
+    if folder is not None and folder.is_dir():
+        kept: dict[str, tuple[Reconstruction, ...]] = {}
+        for file in sorted(folder.glob("*.npz")):
+            row = file.stem.partition("-")[2]
+            kept[row] = (*kept.get(row, ()), _read_reconstruction(file))
+        return {row: kept[row] for row in kept if row != "ceiling"}, *kept.get("ceiling", (None,))
+    _say(progress, f"chance and ceiling of {name}")
+    chance = chance_answers(system.reconstruct, sets.train.samples, sets.test.truth, seed=seed)
+    ceiling = system.ceiling(sets.test.truth)
+    if folder is not None:
+        with atomic(folder) as partial:
+            partial.mkdir()
+            answers = [(row, answer) for row, given in chance.items() for answer in given]
+            answers += [("ceiling", ceiling)] if ceiling is not None else []
+            for number, (row, answer) in enumerate(answers):
+                _write_reconstruction(partial / f"{number:03d}-{row}.npz", answer)
+    return chance, ceiling
+
+
+def _write_reconstruction(file: Path, made: Reconstruction) -> None:
+    arrays: dict[str, Any] = {
+        "categories": np.array(made.categories),
+        "drawn": made.drawn,
+        "chosen_by": made.chosen_by,
+        "mode": made.mode,
+    }
+    arrays |= {key: getattr(made, key) for key in ("clips", "probabilities") if getattr(made, key) is not None}
+    with file.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 def _read_reconstruction(file: Path) -> Reconstruction:

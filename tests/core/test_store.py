@@ -21,7 +21,7 @@ import zarr
 from neuroreel.core.errors import ConfigError, DataError, NeuroreelWarning, StoreError
 from neuroreel.core.seeds import generator
 from neuroreel.core.sets import Window
-from neuroreel.core.store import read_store, write_store
+from neuroreel.core.store import read_derived, read_store, write_derived, write_store
 from neuroreel.core.study import RunSource, Study, leave_one_run_out
 from neuroreel.core.types import Bold, Dataset, Event, Recording, Run, Space, Video
 from neuroreel.core.video import open_video, write_video
@@ -87,6 +87,33 @@ def test_xarray_opens_the_store_and_each_run(tmp_path: Path) -> None:
     assert np.array_equal(at, dataset.recordings[0].run("2").bold.data[3, 3:5])
     space = xr.open_zarr(path, group="sub-01")
     assert int(space["roi_mask"].sel(roi="V1").sum()) == 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_made_of_the_stimuli_lies_in_the_store_and_goes_with_it(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "toy.zarr", make_dataset(make_run("1")))
+    latents = np.random.default_rng(0).normal(size=(500, 6, 4, 16, 16)).astype(np.float32)
+    assert read_derived(path, "key") is None
+    write_derived(path, "key", {"latents": latents, "none": latents[:0]}, {"what": "latents"})
+    found = read_derived(path, "key")
+    assert found is not None and list(found) == ["latents", "none"]
+    np.testing.assert_array_equal(found["latents"], latents)
+    assert found["none"].shape == latents[:0].shape and found["none"].dtype == np.float32
+    opened = xr.open_zarr(path / "derived" / "key")  # as a group by itself
+    assert opened["latents"].encoding["chunks"][0] < 500 and dict(opened.sizes)["none_0"] == 0
+    np.testing.assert_array_equal(opened["latents"][3].values, latents[3])
+    assert read_store(path).name == "toy" and xr.open_zarr(path)["run"].values.tolist() == ["1"]
+    write_store(path, make_dataset(make_run("1")))
+    assert read_derived(path, "key") is not None
+    write_store(path, make_dataset(make_run("2")))
+    assert read_derived(path, "key") is None
+
+
+def test_nothing_is_kept_where_there_is_no_store(tmp_path: Path) -> None:
+    for ask in (lambda: read_derived(tmp_path / "x", "key"), lambda: write_derived(tmp_path / "x", "key", {}, {})):
+        with pytest.raises(StoreError, match="must be a folder that `neuroreel prepare` made"):
+            ask()
+    assert not (tmp_path / "x").exists()
 
 
 def test_bold_is_chunked_along_time_and_voxels(tmp_path: Path) -> None:

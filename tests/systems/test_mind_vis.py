@@ -12,9 +12,12 @@ from tests.generate.small_generators import write_stable_diffusion
 from neuroreel.brain.masked import MaskedConfig
 from neuroreel.brain.tokens import TokensConfig
 from neuroreel.core.errors import ConfigError, DataError
+from neuroreel.core.store import write_store
 from neuroreel.core.system import RunFolder
+from neuroreel.core.types import Dataset, Recording
 from neuroreel.datasets.prepare import find_study
 from neuroreel.fit.loop import LoopConfig
+from neuroreel.generate.latent import LatentGenerator
 from neuroreel.systems.mind_vis import MindVis, MindVisConfig
 from neuroreel.testing import check_system, planted_sets
 
@@ -77,6 +80,24 @@ def test_a_fit_that_broke_off_ends_at_the_same_weights(folder, fitted, tmp_path)
     again = MindVis(small(folder)).fit(train, run=RunFolder(tmp_path / "run", seed=1))
     for (name, one), two in zip(system.net_.state_dict().items(), again.net_.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
+
+
+def test_every_fit_of_a_store_finds_the_latents_of_the_first(folder, fitted, tmp_path, monkeypatch):
+    system, train, _, _ = fitted
+    recording = Recording("planted", "01", train.runs)
+    store = write_store(tmp_path / "data.zarr", Dataset("planted", (recording,), train.window))
+    encode, asked = LatentGenerator.encode_clips, []
+
+    def counted(generator, clips):
+        asked.append(len(clips))
+        return encode(generator, clips)
+
+    monkeypatch.setattr(LatentGenerator, "encode_clips", counted)
+    for seed in (1, 2):
+        again = MindVis(small(folder)).fit(train, run=RunFolder(tmp_path / str(seed), seed=seed, store=store))
+        assert len(asked) == 2  # of the training clips and of those held out of them, by the first fit
+        same = [torch.equal(a, b) for a, b in zip(system.net_.parameters(), again.net_.parameters(), strict=True)]
+        assert all(same) is (seed == 1)
 
 
 def test_the_same_window_has_other_pictures_from_other_noise(fitted):

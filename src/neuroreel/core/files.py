@@ -42,7 +42,7 @@ def atomic(target: Path) -> Iterator[Path]:
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
-        else:
+        elif partial.exists():  # not where a folder above is a file, which has been said by now
             partial.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@
       sub-01/                     the space of the subject: voxel, index, hemisphere, roi_mask, measure
         run-1/                    bold (time, voxel), time, voxel, event_* (event), confounds (time, confound)
       stimuli/NAME/               reference and SHA-256 of the file, and the frames where they are kept
+      derived/KEY/                what frozen networks made of the stimuli, KEY a digest of all that it depends on
 
 Each group opens with `xarray.open_zarr(path, group=...)`. While it is written, everything lies in `.out.zarr.partial`
 beside it: each finished run with the checksums of what it came from, so that a second call repeats none.
@@ -29,7 +30,7 @@ from zarr.codecs import ZstdCodec
 
 from neuroreel.core import checks
 from neuroreel.core.errors import DataError, NeuroreelError, StoreError
-from neuroreel.core.files import sha256, write_error, write_text
+from neuroreel.core.files import atomic, sha256, write_error, write_text
 from neuroreel.core.sets import Split, Window
 from neuroreel.core.study import RunSource, Study, bad_voxels, say_bad_voxels
 from neuroreel.core.system import versions
@@ -38,7 +39,7 @@ from neuroreel.core.video import FileFrames
 
 FORMAT = 1  # of the layout; raised when an older reader would misread it
 CHUNK = (512, 2048)  # volumes, voxels
-FRAMES_CHUNK_BYTES = 4_000_000
+CHUNK_BYTES = 4_000_000  # of frames, and of what was made of them
 _EVENT_TEXTS = ("category", "caption", "stimulus")
 
 Progress = Callable[[int, int, str], None]
@@ -154,6 +155,64 @@ def store_table(path: str | Path) -> tuple[tuple[dict[str, Any], ...], dict[str,
         attrs = _attrs(root)
         splits = {name: Split.build(split, path) for name, split in attrs["splits"].items()}
         return tuple({key: row[key] for key in row if key != "fingerprint"} for row in attrs["runs"]), splits
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is made of the stimuli
+
+
+def read_derived(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """Return the arrays that `write_derived` kept in a store under a key, None if there are none or they are damaged.
+
+    Raises
+    ------
+    StoreError
+        If there is no store.
+    """
+    _open(path)
+    folder = _derived(path, key)
+    if not folder.is_dir():
+        return None
+    try:
+        with _damage(folder):
+            group = zarr.open_group(folder, mode="r")
+            return {name: np.asarray(_array(group, name)[...]) for name in _attrs(group)["arrays"]}
+    except StoreError:
+        return None  # it can be made again
+
+
+def write_derived(path: Path, key: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    """Keep arrays in a store that can be made of its stimuli again, such as the latents of clips.
+
+    They are whole or not there, and go when the store is prepared anew.
+
+    Parameters
+    ----------
+    path : a store that `write_store` wrote.
+    key : what tells them from all others, such as a digest of everything that they depend on.
+    arrays : by name, each chunked along its first axis.
+    about : what to say of them, plain.
+
+    Raises
+    ------
+    StoreError
+        If there is no store.
+    DataError
+        If the store can't be written, or the disk is full.
+    """
+    _open(path)
+    with atomic(_derived(path, key)) as partial:
+        zarr.open_group(path / "derived", mode="a", zarr_format=3)
+        group = zarr.create_group(partial, zarr_format=3, attributes={**about, "arrays": list(arrays)})
+        for name, values in arrays.items():
+            rows = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
+            axes = tuple(f"{name}_{axis}" for axis in range(values.ndim))
+            _put(group, name, values, axes, chunks=(min(rows, max(1, len(values))), *values.shape[1:]))
+        _consolidate(partial)
+
+
+def _derived(path: Path, key: str) -> Path:
+    return path / "derived" / quote(key, safe="")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -305,9 +364,7 @@ class _Writer:
             "voxels_left_out": left_out,
         }
         root.attrs.update({"neuroreel_store": FORMAT, **_about(self.study), "runs": table, "provenance": provenance})
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(store)
+        _consolidate(store)
         return store
 
     def _gather(self, stimuli: dict[str, dict[str, Any]], known: dict[str, Any]) -> None:
@@ -378,7 +435,7 @@ def _write_space(group: zarr.Group, space: Space, columns: np.ndarray) -> None:
 
 def _write_frames(group: zarr.Group, video: Video) -> None:
     count, height, width, _ = video.shape
-    step = max(1, min(count, FRAMES_CHUNK_BYTES // (height * width * 3)))
+    step = max(1, min(count, CHUNK_BYTES // (height * width * 3)))
     array = group.create_array(
         "frames",
         shape=video.shape,
@@ -420,6 +477,13 @@ def _put(
     )
     if values.size:
         array[...] = values
+
+
+def _consolidate(folder: Path) -> None:
+    """Put the metadata of all beneath a group into it, so that it opens at once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(folder)
 
 
 def _text(values: Sequence[str]) -> np.ndarray:

@@ -28,11 +28,14 @@ class RunFolder:
     path : the folder, made when the first file is written.
     seed : seed of everything random in the fit.
     device : "cpu" or "cuda".
+    store : the store that the fit's data come from, where what is costly to make of its stimuli can be kept for every
+        fit after; None where there is none.
     """
 
     path: Path
     seed: int = 0
     device: str = "cpu"
+    store: Path | None = None
 
     def file(self, name: str) -> Path:
         """Return the path of a file in the folder, whose parents are made."""

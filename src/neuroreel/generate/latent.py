@@ -23,6 +23,8 @@ from neuroreel.nets.pretrained import quiet
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from neuroreel.core.system import RunFolder
+
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers", "neuroreel.nets.autoencoder")
 """Where the class of a part may come from."""
@@ -205,6 +207,14 @@ class LatentGenerator:
         n, frames = clips.shape[:2]
         flat = resize(clips.reshape(n * frames, *clips.shape[2:]), self.side, self.side)
         return self.encode(flat).unflatten(0, (n, frames))
+
+    def kept_latents(self, clips: np.ndarray, run: RunFolder, name: str) -> Tensor:
+        """Return `encode_clips` of clips, made once for all fits of a store, as `nets.cache.cached` keeps it."""
+        from neuroreel.nets.cache import cached
+        from neuroreel.nets.weights import fingerprint
+
+        how = f"latents of side {self.side}, times {self._scaling:g}, by {fingerprint(self.autoencoder)}"
+        return cached(run, f"latents-{name}", [how, clips], lambda: {"latents": self.encode_clips(clips)})["latents"]
 
     def decode_clips(self, latents: Tensor) -> np.ndarray:
         """Return the clips of latents (n, channels, frames, h, w), (n, frames, factor h, factor w, 3) uint8."""

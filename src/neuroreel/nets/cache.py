@@ -1,27 +1,54 @@
-"""What a frozen network makes of data, computed once and kept in a file that knows what it was made of."""
+"""What a frozen network makes of data, computed once and kept under what it was made of."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from neuroreel.core.errors import DataError
+from neuroreel.core.store import read_derived, write_derived
+from neuroreel.core.system import RunFolder, versions
 from neuroreel.nets.weights import read_about, read_state, write_state
 
 
-def cached(file: Path, made_of: Sequence[str | np.ndarray], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return tensors by name from a file that was made of the same, else make them and write the file.
+def cached(
+    run: RunFolder, name: str, made_of: Sequence[str | np.ndarray], make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return tensors by name that were made of the same before, else make them and keep them.
+
+    They lie in the run's store, for every fit of whatever system, seed or subject that asks for the same; where there
+    is no store, or it can't be written, in the run's folder.
 
     Parameters
     ----------
-    file : safetensors; one that was made of something else is written anew.
+    name : what they are, in plain words without spaces: "latents-train".
     made_of : everything that the tensors depend on: names, settings, and the data itself.
-    make : returns the tensors.
+    make : returns the tensors, of types that numpy has too.
     """
     key = digest_of(made_of)
+    found = _from_store(run, key)
+    if found is None and run.store is not None:
+        made = {part: tensor.detach().cpu().numpy() for part, tensor in make().items()}
+        try:
+            write_derived(run.store, key, made, {"what": name, "versions": versions()})
+        except DataError:  # somebody else's store
+            return _in_folder(run, name, key, lambda: {part: torch.from_numpy(values) for part, values in made.items()})
+        found = _from_store(run, key)
+    return found if found is not None else _in_folder(run, name, key, make)
+
+
+def _from_store(run: RunFolder, key: str) -> dict[str, Tensor] | None:
+    arrays = None if run.store is None else read_derived(run.store, key)
+    return None if arrays is None else {part: torch.from_numpy(values) for part, values in arrays.items()}
+
+
+def _in_folder(run: RunFolder, name: str, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of a file of the run's folder; one that was made of something else is written anew."""
+    file = run.file(f"cache/{name}.safetensors")
     if not (file.is_file() and read_about(file).get("made_of") == key):
         write_state(file, make(), about={"made_of": key})
     return read_state(file)  # the same layout in memory at every call, and so the same rounding
@@ -34,7 +61,8 @@ def digest_of(parts: Sequence[str | np.ndarray]) -> str:
         if isinstance(part, str):
             digest.update(part.encode())
         else:
-            digest.update(f"{part.dtype} {part.shape}".encode())
-            digest.update(part.tobytes())
+            plain = part.astype(str) if part.dtype.kind in "OT" else part  # texts, not where they lie in memory
+            digest.update(f"{plain.dtype} {plain.shape}".encode())
+            digest.update(plain.tobytes())
         digest.update(b"\0")
     return digest.hexdigest()

@@ -68,7 +68,7 @@ from neuroreel.generate.inflate import TUNED, ClipUNet, inflate, motion_unet
 from neuroreel.generate.named import WORLD, open_generator, open_image_text
 from neuroreel.generate.samplers import Within, denoise, make_sampler, shared_noise, window_noise
 from neuroreel.nets.cache import cached, digest_of
-from neuroreel.nets.weights import fingerprint, first_weights, read_about, read_state, take_tensors, write_state
+from neuroreel.nets.weights import first_weights, read_about, read_state, take_tensors, write_state
 from neuroreel.systems.low_level import BrainPicture, PictureConfig
 from neuroreel.systems.movement import BrainMovement, MovementConfig
 
@@ -262,7 +262,11 @@ class MindVideo:
         self.encoder_ = self._mixer()
         started = self._begin(fitted)
         self.prior_ = self._contrast(whole[0], whole[1], run, started)
-        latents = [self._latents(side, run, name) for side, name in zip(whole, ("train", "held"), strict=True)]
+        latents = [
+            self.generator_.kept_latents(side.clips, run, name)
+            for side, name in zip(whole, ("train", "held"), strict=True)
+            if side.clips is not None
+        ]
         told = self._tell(whole[0], latents[0], run)
         mean = torch.from_numpy(samples.brain.mean(0, keepdims=True, dtype=np.float64).astype(np.float32))
         tuned = self._tune(whole, latents, mean, run)
@@ -595,7 +599,7 @@ class MindVideo:
         return np.array(json.loads(file.read_text())["captions"])
 
     def _seen(self, samples: Samples, run: RunFolder, name: str) -> Seen:
-        """Return what CLIP makes of captions and frames, kept in the run's folder."""
+        """Return what CLIP makes of captions and frames, kept as `nets.cache.cached` does."""
         config, clips = self.config.contrastive, samples.clips
         assert clips is not None
         settings = config.model_dump_json(exclude={"loop", "near", "against", "scale", "sparse"})
@@ -607,22 +611,20 @@ class MindVideo:
             seen = embed_clips(clip, clips, texts, config, seed=self.seed_)
             return {"text": seen.text, "image": seen.image}
 
-        made_of: list[str | np.ndarray] = [clip.fingerprint, settings, str(self.seed_), samples.caption, clips]
-        return Seen(**cached(run.file(f"cache/clip-{name}.safetensors"), made_of, make), frames=clips.shape[1])
+        made_of: list[str | np.ndarray] = [
+            f"embeddings by {clip.fingerprint}",
+            settings,
+            str(self.seed_),
+            samples.caption,
+            clips,
+        ]
+        return Seen(**cached(run, f"clip-{name}", made_of, make), frames=clips.shape[1])
 
     def _seen_whole(self, clip: Any, clips: np.ndarray) -> Tensor:
         """Return the mean of the embeddings of a clip's frames, (n, dim) of length 1."""
         flat = clips.reshape(-1, *clips.shape[2:])
         each = torch.cat([clip.embed_images(flat[at : at + 256]) for at in range(0, len(flat), 256)])
         return nn.functional.normalize(each.unflatten(0, (len(clips), -1)).mean(1), dim=-1)
-
-    def _latents(self, samples: Samples, run: RunFolder, name: str) -> Tensor:
-        """Return the latents of all frames, (n, frames, channels, h, w), kept in the run's folder."""
-        clips = samples.clips
-        assert clips is not None
-        file = run.file(f"cache/latents-{name}.safetensors")
-        made_of: list[str | np.ndarray] = [fingerprint(self.generator_.autoencoder), clips]
-        return cached(file, made_of, lambda: {"latents": self.generator_.encode_clips(clips)})["latents"]
 
     def _wanted(self, samples: Samples, near: float) -> Tensor | None:
         """Return the captions' tokens where the brain's are to be near those, NaN where there is none."""

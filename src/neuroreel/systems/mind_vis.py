@@ -252,7 +252,8 @@ class MindVis:
     def _tune(self, samples: Samples, held: Samples | None, run: RunFolder, started: float | None) -> None:
         """Tune the network on the training pairs and leave it with the average of its weights."""
         config, net = self.config, self.net_
-        pairs, aside = self._pairs(samples), self._pairs(held) if held is not None else None
+        pairs = self._pairs(samples, run, "train")
+        aside = self._pairs(held, run, "held") if held is not None else None
         batch = min(config.tuning.batch, len(samples))
         loop = config.tuning.model_copy(update={"seed": run.seed, "batch": batch})
 
@@ -274,10 +275,10 @@ class MindVis:
         )
         run.record("tuning.json", {"ridge_r2": started} | about)
 
-    def _pairs(self, samples: Samples) -> Pairs:
+    def _pairs(self, samples: Samples, run: RunFolder, name: str) -> Pairs:
         """Return windows with the latents of all frames, and the captions' tokens where they are to be near those."""
         assert samples.clips is not None
-        latents = self.generator_.encode_clips(samples.clips)
+        latents = self.generator_.kept_latents(samples.clips, run, name)
         wanted = None
         captions = [str(text) for text in samples.caption]
         if self.config.near > 0 and self.generator_.reads and any(captions):

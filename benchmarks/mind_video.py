@@ -234,8 +234,8 @@ def looked_at(folder: Path, seed: int, settings: dict[str, Any], every: int) -> 
         shutil.copytree(full / "masked", own / "masked")
     alone = settings | {"movement": None, "picture": None}  # neither touches the encoder
     found = []
-    for log, train in ((full, sets.train), (own, sets.train.shuffled(seed))):
-        system = MindVideo(MindVideoConfig.build(alone)).fit(train, run=RunFolder(log, seed=seed))
+    for log, train, how in ((full, sets.train, settings), (own, sets.train.shuffled(seed), alone)):
+        system = MindVideo(MindVideoConfig.build(how)).fit(train, run=RunFolder(log, seed=seed))
         found.append(attention_maps(system, log, sets.test.brain.brain))
     maps = replace(found[0], shuffled=found[1].stages)
     regions = regions_or_networks(sets.train.samples.space.rois)

@@ -31,17 +31,17 @@ LEFT_OUT = {"alexnet2": "", "alexnet5": ""}
 SIMULATED = ExperimentConfig(minutes=12.0, test_minutes=4.0, size=64, fps=8.0)
 CLIPS = {"clip_s": 2.0, "frames": 6, "trs": 2, "first_lag_s": 4.0, "blocks": "events", "only_events": "test"}
 """Window of the simulated subject's clips."""
-SCORED, READ = 24, 12
+SCORED, READ = 20, 12
 """Test clips of the simulated subject that baselines read, and that mind-vis and mind-video read, of all evenly."""
 PICTURES = {
-    "pretraining": {"steps": 40, "batch": 32},
+    "pretraining": {"steps": 25, "batch": 32},
     "tuning": {"steps": 20, "batch": 16, "rate": 3e-4, "average": 0.9, "clip": 1.0},
     "steps": 10,
 }
 """Settings of mind-vis that the demo has time for; it begins with the weights that ship with the package."""
 FILMS = {
-    "pretraining": {"steps": 40, "batch": 32},
-    "contrastive": {"loop": {"steps": 60, "batch": 48, "rate": 3e-4, "average": 0.95, "clip": 1.0}},
+    "pretraining": {"steps": 25, "batch": 32},
+    "contrastive": {"loop": {"steps": 45, "batch": 48, "rate": 3e-4, "average": 0.95, "clip": 1.0}},
     "telling": None,
     "tuning": {"steps": 12, "batch": 8, "rate": 3e-4, "average": 0.9, "clip": 1.0},
     "tried": 8,

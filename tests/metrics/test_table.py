@@ -154,6 +154,38 @@ def test_evaluate_gives_the_numbers_of_score(opened):
             assert table.rows[system][alone.variant].to_dict() == alone.to_dict()
 
 
+def test_what_is_the_same_for_several_systems_is_looked_at_once(opened, mix, make_clips):
+    truth, made = opened
+    seen = []
+
+    def counted(clips):
+        seen.append(clips.copy())
+        return frame_means(clips)
+
+    def answers(seed):
+        own = [Reconstruction(clips=mix(made.clips, 0.5, seed=seed + k)) for k in range(3)]
+        same = Reconstruction(clips=truth.clips[::-1].copy())  # of the training set: equal, but another array
+        return own[0], {"mean-brain": own[1:2], "noise": own[2:], "nearest-train": [same]}
+
+    given = {name: answers(seed) for name, seed in (("one", 5), ("two", 9))}
+    network = Backbone("image-text", "12345678" * 8, counted)
+    table = evaluate(
+        {name: one for name, (one, _) in given.items()},
+        truth,
+        variants=["two-way:clip", "clip-similarity"],
+        chance={name: rows for name, (_, rows) in given.items()},
+        embed={"image-text": network},
+        draws=50,
+    )
+    whole = [clips for clips in seen if clips.shape == truth.clips.shape]
+    assert len(whole) == len({clips.tobytes() for clips in whole}) == 2 * 3 + 2  # the truth and what is nearest, once
+    for name, (one, rows) in given.items():
+        alone = score("two-way:clip", one.clips, truth.clips, BLOCKS, embed=NETWORKS, draws=50)
+        assert table.rows[name][alone.variant].values.tolist() == alone.values.tolist()
+        other = score("two-way:clip", rows["nearest-train"][0].clips, truth.clips, BLOCKS, embed=NETWORKS, draws=50)
+        assert table.rows[name][alone.variant].chance["nearest-train"] == other.to_dict()["value"]
+
+
 def test_the_table_is_the_json_that_programs_read(opened):
     truth, made = opened
     table = evaluate({"ours": made}, truth, variants=["frame-correlation", "identification:pairwise"], draws=50)

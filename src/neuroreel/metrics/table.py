@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,9 +148,9 @@ def evaluate(
                     answer,
                     truth.block,
                     {
-                        row: given
+                        row: known
                         for row, all_ in trivial.items()
-                        if (given := [one for one in all_ if one is not None])
+                        if (known := [one for one in all_ if one is not None])
                     },
                     _answer(metric, (ceiling or {}).get(name), columns),
                     seed=seed,
@@ -157,7 +159,9 @@ def evaluate(
                     chosen_by="first" if made.drawn == 1 else made.chosen_by,
                 )
                 rows[name][one.variant] = replace(one, mode=made.mode)
-            memory.keep(truth.clips)
+            given = (chance or {}).get(name, {})
+            of_all = [one.clips for row in ("train-marginal", "nearest-train") for one in given.get(row, ())]
+            memory.keep([clips for clips in (truth.clips, *of_all) if clips is not None])
     order = {metric.full_name(embed or {}): place for place, metric in enumerate(measured)}
     by_name = {name: dict(sorted(own.items(), key=lambda pair: order[pair[0]])) for name, own in rows.items()}
     return ScoreTable(by_name, skipped)
@@ -173,21 +177,37 @@ def _reason(metric: Metric, systems: Mapping[str, Reconstruction], truth: Sample
 
 
 class _Memory:
-    """What was computed from an array, once; the array is kept as well, so that its id stays its own."""
+    """What was computed from arrays, once for all that hold the same.
+
+    Chance rows that ask no system are the same for all of them, and what a system that makes one picture answers to
+    noise is the same every time.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, int], tuple[object, Any]] = {}
+        self._known: dict[tuple[object, ...], Any] = {}
+        self._digests: dict[int, tuple[weakref.ref[np.ndarray], bytes]] = {}
 
-    def get(self, function: Callable[..., Any], array: np.ndarray, compute: Callable[[], Any]) -> Any:
-        """Return what a function gave for an array, computed if it isn't known."""
-        key = (function, id(array))
+    def get(self, function: Callable[..., Any], arrays: Sequence[np.ndarray], compute: Callable[[], Any]) -> Any:
+        """Return what a function gave for arrays, computed if it isn't known."""
+        key = (function, *map(self.digest, arrays))
         if key not in self._known:
-            self._known[key] = (array, compute())
-        return self._known[key][1]
+            self._known[key] = compute()
+        return self._known[key]
 
-    def keep(self, array: np.ndarray | None) -> None:
-        """Forget all but what was computed from one array."""
-        self._known = {key: known for key, known in self._known.items() if known[0] is array}
+    def keep(self, arrays: Sequence[np.ndarray]) -> None:
+        """Forget all but what was computed from some arrays."""
+        kept = set(map(self.digest, arrays))
+        self._known = {key: known for key, known in self._known.items() if kept.issuperset(key[1:])}
+
+    def digest(self, array: np.ndarray) -> bytes:
+        """Return a digest of what an array holds."""
+        there, digest = self._digests.get(id(array), (lambda: None, b""))
+        if there() is not array:
+            content = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+            content.update(np.ascontiguousarray(array).data)
+            digest = content.digest()
+            self._digests[id(array)] = (weakref.ref(array), digest)
+        return digest
 
 
 @dataclass(frozen=True)
@@ -278,13 +298,14 @@ class _Measure:
     def parts(self, answer: np.ndarray) -> Parts:
         """Return an answer or the truth as the metric sees it, prepared once."""
         prepare = self.metric.prepare
-        return self.memory.get(prepare, answer, lambda: prepare(answer, self.embed))
+        return self.memory.get(prepare, (answer,), lambda: prepare(answer, self.embed))
 
     def pairs(self, function: Callable[[Parts, Parts], np.ndarray], predicted: np.ndarray) -> np.ndarray:
         """Return the value of every prediction (rows) with every truth (columns), computed once, array (n, n)."""
+        sides = (predicted, self.truth)
         if self.metric.by_frame and not self.fits():
-            return self.memory.get(function, predicted, lambda: self.mean_of_frames(function, predicted))
-        return self.memory.get(function, predicted, lambda: function(self.parts(predicted), self.parts(self.truth)))
+            return self.memory.get(function, sides, lambda: self.mean_of_frames(function, predicted))
+        return self.memory.get(function, sides, lambda: function(self.parts(predicted), self.parts(self.truth)))
 
     def fits(self) -> bool:
         """Return whether the parts of all frames of a side may be held at a time."""
@@ -311,7 +332,7 @@ class _Measure:
         """Return the prediction without its motion, by row; nothing for metrics that aren't of motion."""
         if not self.metric.controls:
             return {}
-        return self.memory.get(without_motion, predicted, lambda: without_motion(predicted, seed=seed))
+        return self.memory.get(without_motion, (predicted,), lambda: without_motion(predicted, seed=seed))
 
 
 def _makes(metric: Metric, made: Reconstruction) -> bool:

@@ -9,7 +9,7 @@ from neuroreel.core.sets import Window
 from neuroreel.core.store import write_store
 from neuroreel.core.system import RunFolder
 from neuroreel.core.types import Bold, Dataset, Recording, Run, Space
-from neuroreel.nets.cache import cached, digest_of
+from neuroreel.nets.cache import cached
 
 
 @pytest.fixture
@@ -62,13 +62,3 @@ def test_a_store_that_cannot_be_written_leaves_it_to_the_folder_of_the_run(tmp_p
     for _ in range(2):
         np.testing.assert_array_equal(make.ask(run, "a"), 2 * make.data)
     assert (tmp_path / "run" / "cache" / "kept.safetensors").is_file()
-
-
-def test_what_is_told_apart_by_its_digest():
-    ones = np.ones((2, 3), np.float32)
-    others = [["a", ones.T], ["a", ones.astype(np.float64)], ["b", ones], ["a", 2 * ones], ["a", "", ones], ["a"]]
-    assert digest_of(["a", ones]) == digest_of(["a", ones.copy()])
-    assert digest_of(["a", ones]) not in {digest_of(other) for other in others}
-    assert digest_of([np.array(["ab", "c"])]) != digest_of([np.array(["a", "bc"])])
-    texts = np.array(["ab", "c"], object)
-    assert digest_of([texts]) == digest_of([np.array(["ab", "c"], object)]) != digest_of([texts[::-1]])

@@ -6,9 +6,11 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from neuroreel.core.checks import require, sentence
 from neuroreel.core.errors import DataError, NeuroreelError
@@ -64,6 +66,20 @@ def sha256(file: str | Path) -> str:
     """Return the SHA-256 of a file as hexadecimal text."""
     with Path(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(parts: Sequence[str | np.ndarray]) -> str:
+    """Return the SHA-256 of texts and arrays, one behind the other, as hexadecimal text."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(part.encode())
+        else:
+            plain = part.astype(str) if part.dtype.kind in "OT" else part  # texts, not where they lie in memory
+            digest.update(f"{plain.dtype} {plain.shape}".encode())
+            digest.update(np.ascontiguousarray(plain).view(np.uint8).data)
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 def inside(folder: Path, member: str, source: str | Path | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from neuroreel.core.checks import one_of, require, same_length
 from neuroreel.core.errors import DataError
+from neuroreel.core.files import digest_of
 from neuroreel.core.scores import CHANCE_ROWS, Scores, ScoreTable
 from neuroreel.core.types import Reconstruction, Samples
 from neuroreel.metrics.embedded import Embed, one_hot
@@ -185,7 +185,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Any] = {}
-        self._digests: dict[int, tuple[weakref.ref[np.ndarray], bytes]] = {}
+        self._digests: dict[int, tuple[weakref.ref[np.ndarray], str]] = {}
 
     def get(self, function: Callable[..., Any], arrays: Sequence[np.ndarray], compute: Callable[[], Any]) -> Any:
         """Return what a function gave for arrays, computed if it isn't known."""
@@ -199,13 +199,11 @@ class _Memory:
         kept = set(map(self.digest, arrays))
         self._known = {key: known for key, known in self._known.items() if kept.issuperset(key[1:])}
 
-    def digest(self, array: np.ndarray) -> bytes:
+    def digest(self, array: np.ndarray) -> str:
         """Return a digest of what an array holds."""
-        there, digest = self._digests.get(id(array), (lambda: None, b""))
+        there, digest = self._digests.get(id(array), (lambda: None, ""))
         if there() is not array:
-            content = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
-            content.update(np.ascontiguousarray(array).data)
-            digest = content.digest()
+            digest = digest_of([array])
             self._digests[id(array)] = (weakref.ref(array), digest)
         return digest
 

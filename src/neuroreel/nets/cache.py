@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuroreel.core.errors import DataError
+from neuroreel.core.files import digest_of
 from neuroreel.core.store import read_derived, write_derived
 from neuroreel.core.system import RunFolder, versions
 from neuroreel.nets.weights import read_about, read_state, write_state
@@ -52,17 +52,3 @@ def _in_folder(run: RunFolder, name: str, key: str, make: Callable[[], dict[str,
     if not (file.is_file() and read_about(file).get("made_of") == key):
         write_state(file, make(), about={"made_of": key})
     return read_state(file)  # the same layout in memory at every call, and so the same rounding
-
-
-def digest_of(parts: Sequence[str | np.ndarray]) -> str:
-    """Return the SHA-256 of texts and arrays, one behind the other."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(part.encode())
-        else:
-            plain = part.astype(str) if part.dtype.kind in "OT" else part  # texts, not where they lie in memory
-            digest.update(f"{plain.dtype} {plain.shape}".encode())
-            digest.update(plain.tobytes())
-        digest.update(b"\0")
-    return digest.hexdigest()

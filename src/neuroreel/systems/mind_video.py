@@ -55,7 +55,7 @@ from neuroreel.brain.window import WindowDecoderConfig
 from neuroreel.core import checks
 from neuroreel.core.config import Config
 from neuroreel.core.errors import ConfigError
-from neuroreel.core.files import sha256
+from neuroreel.core.files import digest_of, sha256
 from neuroreel.core.sets import TrainingSet, require_training, resize
 from neuroreel.core.spread import evenly
 from neuroreel.core.system import RunFolder
@@ -67,7 +67,7 @@ from neuroreel.generate.conditioning import Noising, Pairs, Times, Together, hel
 from neuroreel.generate.inflate import TUNED, ClipUNet, inflate, motion_unet
 from neuroreel.generate.named import WORLD, open_generator, open_image_text
 from neuroreel.generate.samplers import Within, denoise, make_sampler, shared_noise, window_noise
-from neuroreel.nets.cache import cached, digest_of
+from neuroreel.nets.cache import cached
 from neuroreel.nets.weights import first_weights, read_about, read_state, take_tensors, write_state
 from neuroreel.systems.low_level import BrainPicture, PictureConfig
 from neuroreel.systems.movement import BrainMovement, MovementConfig

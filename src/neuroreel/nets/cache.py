@@ -29,26 +29,20 @@ def cached(
     made_of : everything that the tensors depend on: names, settings, and the data itself.
     make : returns the tensors, of types that numpy has too.
     """
-    key = digest_of(made_of)
-    found = _from_store(run, key)
-    if found is None and run.store is not None:
-        made = {part: tensor.detach().cpu().numpy() for part, tensor in make().items()}
+    key, file = digest_of(made_of), run.path / f"cache/{name}.safetensors"
+    if run.store is not None:
+        found = read_derived(run.store, key)
+        if found is not None:
+            return {part: torch.from_numpy(values) for part, values in found.items()}
+    if file.is_file() and read_about(file).get("made_of") == key:
+        return read_state(file)
+    made = {part: tensor.detach().cpu().contiguous() for part, tensor in make().items()}
+    if run.store is not None:
         try:
-            write_derived(run.store, key, made, {"what": name, "versions": versions()})
+            about = {"what": name, "versions": versions()}
+            write_derived(run.store, key, {part: tensor.numpy() for part, tensor in made.items()}, about)
+            return made
         except DataError:  # somebody else's store
-            return _in_folder(run, name, key, lambda: {part: torch.from_numpy(values) for part, values in made.items()})
-        found = _from_store(run, key)
-    return found if found is not None else _in_folder(run, name, key, make)
-
-
-def _from_store(run: RunFolder, key: str) -> dict[str, Tensor] | None:
-    arrays = None if run.store is None else read_derived(run.store, key)
-    return None if arrays is None else {part: torch.from_numpy(values) for part, values in arrays.items()}
-
-
-def _in_folder(run: RunFolder, name: str, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors of a file of the run's folder; one that was made of something else is written anew."""
-    file = run.file(f"cache/{name}.safetensors")
-    if not (file.is_file() and read_about(file).get("made_of") == key):
-        write_state(file, make(), about={"made_of": key})
-    return read_state(file)  # the same layout in memory at every call, and so the same rounding
+            pass
+    write_state(file, made, about={"made_of": key})
+    return made

@@ -262,11 +262,10 @@ class MindVideo:
         self.encoder_ = self._mixer()
         started = self._begin(fitted)
         self.prior_ = self._contrast(whole[0], whole[1], run, started)
-        latents = [
-            self.generator_.kept_latents(side.clips, run, name)
-            for side, name in zip(whole, ("train", "held"), strict=True)
-            if side.clips is not None
-        ]
+        latents = []
+        for side, name in zip(whole, ("train", "held"), strict=True):
+            assert side.clips is not None
+            latents.append(self.generator_.kept_latents(side.clips, run, name))
         told = self._tell(whole[0], latents[0], run)
         mean = torch.from_numpy(samples.brain.mean(0, keepdims=True, dtype=np.float64).astype(np.float32))
         tuned = self._tune(whole, latents, mean, run)

@@ -10,6 +10,7 @@ stage goes on from its last checkpoint, and `--stage export` packs whatever stag
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import re
 import time
@@ -29,7 +30,7 @@ from neuroreel.core.files import atomic, sha256, write_text
 from neuroreel.fit.loop import LoopConfig, Progress, in_batches, train
 from neuroreel.generate.attention import attend_fast
 from neuroreel.generate.samplers import shared_noise
-from neuroreel.generate.world import SHARED_NOISE
+from neuroreel.generate.world import GUIDANCE, SHARED_NOISE, WITHIN
 from neuroreel.nets.weights import fill, read_state, write_state
 from neuroreel.simulate.captions import parse_caption
 from neuroreel.simulate.categories import CATEGORIES
@@ -636,6 +637,116 @@ def stage_unet_deeper_longer(job: Job) -> None:
     fit(job, "unet_deeper_longer", net, picture_loss, Rows(arrays, ("x", "places"), times), config)
 
 
+SKETCH = 12
+"""Steps in which a picture is made for the critic."""
+SHOWN = (0.05, 0.7)
+"""Shares of the noise between which a picture is shown to the critic; above, a network is held to what it did."""
+NAMED, HELD, HELD_ABOVE = 0.15, 1.0, 5.0
+"""Weights beside the diffusion's loss: of the critic, and of what a network does otherwise than before, on real frames
+with noise and where nearly all is noise."""
+
+
+class Criticised:
+    """The diffusion's loss of real frames, and how ill a critic names what is made of their captions.
+
+    A picture is made as in sampling, with guidance, in few steps. At three of them, drawn at random, what the network
+    sees in the noise is shown to the critic, whose loss goes back through that one step and through what the caption
+    adds in it. Sources: Xu et al. 2023 (ImageReward), arXiv 2304.05977, algorithm 1; that one step is enough, Clark et
+    al. 2024, arXiv 2309.17400; to be held to the network before, Fan et al. 2023 (DPOK), arXiv 2305.16381. Without that
+    the critic is pleased by upright things in the middle, whatever place and background the caption names.
+    """
+
+    def __init__(self, job: Job, before: nn.Module, silent: Tensor) -> None:
+        self.critic = build_classifier(1)
+        load_part(job, "critic", self.critic)
+        self.critic.eval().requires_grad_(False)
+        self.autoencoder = load_autoencoder(job).requires_grad_(False)
+        self.before = copy.deepcopy(before).eval().requires_grad_(False)
+        self.silent = silent
+        scheduler = build_scheduler()
+        scheduler.set_timesteps(SKETCH)
+        self.times = [int(t) for t in scheduler.timesteps]
+        self.kept = scheduler.alphas_cumprod
+
+    def __call__(self, net: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        """Return the loss of each frame and its caption, (n,)."""
+        for part in (self.critic, self.autoencoder, self.before):
+            part.to(b["x"].device)
+        return picture_loss(net, b) + HELD * self.otherwise(net.unet, b) + self.made(net.unet, b)
+
+    def apart(self, unet: nn.Module, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """Return how far the network is from that before, (n,)."""
+        with torch.no_grad():
+            wanted = self.before(x, t, tokens).sample.float()
+        return (unet(x, t, tokens).sample.float() - wanted).square().flatten(1).mean(1)
+
+    def otherwise(self, unet: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        """Return how far the network is from that before on real frames in any noise, half of them untold, (n,)."""
+        x, n = b["x"].float(), len(b["x"])
+        t = (torch.rand(n, device=x.device) * 1000).long()
+        kept = self.kept.to(x.device)[t].view(n, 1, 1, 1)
+        without = torch.rand(n, device=x.device) < 0.5
+        tokens = torch.where(without[:, None, None], self.silent.to(x.device), b["tokens"].float())
+        return self.apart(unet, kept.sqrt() * x + (1 - kept).sqrt() * torch.randn_like(x), t, tokens)
+
+    def made(self, unet: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        """Return the weighted loss (n,) of pictures of the captions, by the critic and by the network before."""
+        tokens = b["tokens"].float()
+        n, silent = len(tokens), self.silent.to(tokens.device).expand_as(tokens)
+        could = [t for t in self.times if SHOWN[0] <= t / 1000 <= SHOWN[1]]
+        above = [t for t in self.times if t / 1000 > SHOWN[1]]
+        asked = [could[i] for i in torch.randperm(len(could))[:3].tolist()]
+        held = above[int(torch.randint(len(above), ()))]
+        x = torch.randn_like(b["x"].float())
+        wrong = torch.zeros(n, device=x.device)
+        for at, t in enumerate(self.times):
+            if t < min(asked):
+                break
+            if t == held:
+                wrong = wrong + HELD_ABOVE * self.apart(unet, x, torch.tensor(t, device=x.device), tokens)
+            alpha, sigma = self.kept[t].sqrt(), (1 - self.kept[t]).sqrt()
+            with torch.set_grad_enabled(t in asked):
+                found = unet(x, t, tokens).sample.float()
+            if WITHIN[0] <= t / 1000 <= WITHIN[1]:
+                with torch.no_grad():
+                    without = unet(x, t, silent).sample.float()
+                found = without + GUIDANCE * (found - without)
+            clean = alpha * x - sigma * found
+            if t in asked:
+                wrong = wrong + NAMED * self.misnamed(clean, b) / len(asked)
+                clean, found = clean.detach(), found.detach()
+            if at + 1 < len(self.times):
+                kept = self.kept[self.times[at + 1]]
+                x = kept.sqrt() * clean + (1 - kept).sqrt() * (alpha * found + sigma * x)
+        return wrong
+
+    def misnamed(self, clean: Tensor, b: dict[str, Tensor]) -> Tensor:
+        """Return the critic's cross-entropy (n,) of latents, seen from a little aside and nearer or farther."""
+        pictures = self.autoencoder.decode(clean).sample
+        n, device = len(pictures), pictures.device
+        seen_from = torch.zeros(n, 2, 3, device=device)
+        seen_from[:, 0, 0] = seen_from[:, 1, 1] = 1 + 0.1 * (2 * torch.rand(n, device=device) - 1)
+        seen_from[:, :, 2] = 0.12 * (2 * torch.rand(n, 2, device=device) - 1)
+        grid = F.affine_grid(seen_from, list(pictures.shape), align_corners=False)
+        found = self.critic(F.grid_sample(pictures.float(), grid, padding_mode="reflection", align_corners=False))
+        named = [F.cross_entropy(found[name].float(), b[name], reduction="none") for name in ("category", "colour")]
+        return torch.stack(named).sum(0)
+
+
+def stage_unet_named(job: Job) -> None:
+    """Train the U-Net of pictures on, with a critic of what it makes of captions alone."""
+    arrays, silent = diffusion_parts(job, "autoencoder_wider")
+    truth = draw(job, "train", job.clips)[1]
+    labels = labels_of(truth)
+    arrays |= {name: labels[name] for name in ("category", "colour")}
+    times = np.where(truth["action"] == "rotate", 3, 1)
+    torch.manual_seed(job.seed)
+    net = build_pictures(silent)
+    load_part(job, "unet_deeper_longer", net)
+    config = job.config(steps=300, batch=32, rate=4e-4, average=0.99, warm_up=0.05)
+    fit(job, "unet_named", net, Criticised(job, net.unet, silent), Rows(arrays, ("x", "places"), times), config)
+
+
 def deeper_name(name: str) -> str:
     """Return where what a U-Net of one block a level calls so stands in one of two."""
     return re.sub(r"(up_blocks\.\d+\.(?:resnets|attentions))\.1\.", r"\1.2.", name)
@@ -671,7 +782,7 @@ A network that has seen pictures alone doesn't read where something goes.
 """
 
 
-def build_motion(job: Job, stage: str = "unet_deeper_longer") -> Any:
+def build_motion(job: Job, stage: str = "unet_named") -> Any:
     """Return the U-Net of pictures of a stage, rounded as it ships, as one of clips (MinD-Video, section 3.4)."""
     from neuroreel.generate.inflate import inflate
 
@@ -706,16 +817,28 @@ def stage_motion_deeper(job: Job) -> None:
     fit_motion(job, "motion_deeper", unet, steps=1800)
 
 
-def stage_motion_deeper_longer(job: Job) -> None:
-    """Train the U-Net of clips on upon the one of pictures that has gone on; what clips changed in the old is added."""
-    unet, before = build_motion(job), Diffusion(build_motion(job, "unet_deeper"), torch.zeros(1, TOKENS, 128))
+def carried_over(job: Job, pictures: str, clips: str, to: str) -> Any:
+    """Return the U-Net of clips upon pictures that have gone on to a stage; what clips changed in the old is added."""
+    unet, before = build_motion(job, to), Diffusion(build_motion(job, pictures), torch.zeros(1, TOKENS, 128))
     plain = {name: value.clone() for name, value in before.unet.state_dict().items()}
-    load_part(job, "motion_deeper", before)
+    load_part(job, clips, before)
     own = unet.state_dict()
     for name, value in before.unet.state_dict().items():
         own[name] = value if ".temporal." in name else own[name] + value - plain[name]
     fill(unet, own)
+    return unet
+
+
+def stage_motion_deeper_longer(job: Job) -> None:
+    """Train the U-Net of clips on upon the one of pictures that has gone on."""
+    unet = carried_over(job, "unet_deeper", "motion_deeper", "unet_deeper_longer")
     fit_motion(job, "motion_deeper_longer", unet, steps=1800)
+
+
+def stage_motion_named(job: Job) -> None:
+    """Train the U-Net of clips on upon the one of pictures that a critic has seen."""
+    unet = carried_over(job, "unet_deeper_longer", "motion_deeper_longer", "unet_named")
+    fit_motion(job, "motion_named", unet, steps=600)
 
 
 def build_classifier(frames: int) -> Any:
@@ -754,9 +877,11 @@ def classifier_loss(net: nn.Module, b: dict[str, Tensor]) -> Tensor:
     return wrong
 
 
-def fit_classifier(job: Job, stage: str, frames: int, before: str | None = None, **settings: Any) -> None:
+def fit_classifier(
+    job: Job, stage: str, frames: int, before: str | None = None, drawn: str = "judge", **settings: Any
+) -> None:
     """Train a classifier of pictures or of clips, from the average of an earlier stage where one is named."""
-    clips, truth = draw(job, "judge", job.clips)
+    clips, truth = draw(job, drawn, job.clips)
     torch.manual_seed(job.seed + frames)
     net = build_classifier(frames)
     if before is not None:
@@ -775,6 +900,11 @@ def stage_judge(job: Job) -> None:
 
 def stage_judge_longer(job: Job) -> None:
     fit_classifier(job, "judge_longer", 1, "judge", steps=4500, rate=1.5e-3, average=0.998)
+
+
+def stage_critic(job: Job) -> None:
+    """Train the critic, of the generator's own clips: the judge and the scores know neither it nor what it learns."""
+    fit_classifier(job, "critic", 1, drawn="train", steps=3000, rate=2e-3, average=0.998)
 
 
 def stage_video_classifier(job: Job) -> None:
@@ -804,14 +934,14 @@ def write_classifier(job: Job, frames: int, folder: Path) -> None:
 def write_unet(job: Job, folder: Path) -> None:
     """Write the U-Net of pictures in float16."""
     net = build_pictures()
-    load_part(job, "unet_deeper_longer", net)
+    load_part(job, "unet_named", net)
     write_network(net.unet, folder)
 
 
 def write_motion(job: Job, folder: Path) -> None:
     """Write in float16 what the U-Net of clips has beside that of pictures."""
     net = Diffusion(build_motion(job), torch.zeros(1, TOKENS, 128))
-    load_part(job, "motion_deeper_longer", net)
+    load_part(job, "motion_named", net)
     folder.mkdir(parents=True)
     net.unet.trainable(MOVING)
     net.unet.half().save(folder / "weights.safetensors")
@@ -861,11 +991,15 @@ def export(job: Job, out: Path) -> None:
         "clip": (("text", "clip"), lambda path: write_network(load_clip(job, ("text", "clip"))[1], path), {}),
         "vae": (("autoencoder", "autoencoder_wider"), lambda path: write_network(load_autoencoder(job), path), {}),
         "unet": (
-            ("unet", "unet_longer", "unet_wider", "unet_deeper", "unet_deeper_longer"),
+            ("unet", "unet_longer", "unet_wider", "unet_deeper", "unet_deeper_longer", "critic", "unet_named"),
             lambda path: write_unet(job, path),
             {},
         ),
-        "motion": (("motion", "motion_deeper", "motion_deeper_longer"), lambda path: write_motion(job, path), {}),
+        "motion": (
+            ("motion", "motion_deeper", "motion_deeper_longer", "motion_named"),
+            lambda path: write_motion(job, path),
+            {},
+        ),
         "video_classifier": (
             ("video_classifier", "video_classifier_longer"),
             lambda path: write_classifier(job, FRAMES, path),
@@ -913,14 +1047,17 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "clip": stage_clip,
     "judge": stage_judge,
     "judge_longer": stage_judge_longer,
+    "critic": stage_critic,
     "unet": stage_unet,
     "unet_longer": stage_unet_longer,
     "unet_wider": stage_unet_wider,
     "unet_deeper": stage_unet_deeper,
     "unet_deeper_longer": stage_unet_deeper_longer,
+    "unet_named": stage_unet_named,
     "motion": stage_motion,
     "motion_deeper": stage_motion_deeper,
     "motion_deeper_longer": stage_motion_deeper_longer,
+    "motion_named": stage_motion_named,
     "video_classifier": stage_video_classifier,
     "video_classifier_longer": stage_video_classifier_longer,
 }

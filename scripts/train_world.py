@@ -30,7 +30,7 @@ from neuroreel.core.files import atomic, sha256, write_text
 from neuroreel.fit.loop import LoopConfig, Progress, in_batches, train
 from neuroreel.generate.attention import attend_fast
 from neuroreel.generate.samplers import shared_noise
-from neuroreel.generate.world import GUIDANCE, SHARED_NOISE, WITHIN
+from neuroreel.generate.world import SHARED_NOISE
 from neuroreel.nets.weights import fill, read_state, write_state
 from neuroreel.simulate.captions import parse_caption
 from neuroreel.simulate.categories import CATEGORIES
@@ -639,6 +639,8 @@ def stage_unet_deeper_longer(job: Job) -> None:
 
 SKETCH = 12
 """Steps in which a picture is made for the critic."""
+GUIDANCE, WITHIN = 4.0, (0.2, 0.9)
+"""Scale of the guidance of those pictures, and the shares of the noise between which there is any."""
 SHOWN = (0.05, 0.7)
 """Shares of the noise between which a picture is shown to the critic; above, a network is held to what it did."""
 NAMED, HELD, HELD_ABOVE = 0.15, 1.0, 5.0
@@ -649,11 +651,11 @@ with noise and where nearly all is noise."""
 class Criticised:
     """The diffusion's loss of real frames, and how ill a critic names what is made of their captions.
 
-    A picture is made as in sampling, with guidance, in few steps. At three of them, drawn at random, what the network
-    sees in the noise is shown to the critic, whose loss goes back through that one step and through what the caption
-    adds in it. Sources: Xu et al. 2023 (ImageReward), arXiv 2304.05977, algorithm 1; that one step is enough, Clark et
-    al. 2024, arXiv 2309.17400; to be held to the network before, Fan et al. 2023 (DPOK), arXiv 2305.16381. Without that
-    the critic is pleased by upright things in the middle, whatever place and background the caption names.
+    A picture is made with guidance, in few steps. At three of them, drawn at random, what the network sees in the noise
+    is shown to the critic, whose loss goes back through that one step and through what the caption adds in it. Sources:
+    Xu et al. 2023 (ImageReward), arXiv 2304.05977, algorithm 1; that one step is enough, Clark et al. 2024, arXiv
+    2309.17400; to be held to the network before, Fan et al. 2023 (DPOK), arXiv 2305.16381. Without that the critic is
+    pleased by upright things in the middle, whatever place and background the caption names.
     """
 
     def __init__(self, job: Job, before: nn.Module, silent: Tensor) -> None:

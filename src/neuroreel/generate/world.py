@@ -29,7 +29,7 @@ FRAMES = 6
 """Frames of a clip, at 3 per second."""
 SHARED_NOISE = 0.8
 """Share of the noise that the frames of a clip have in common, in training and in sampling, see `shared_noise`."""
-GUIDANCE, WITHIN = 4.0, (0.2, 0.9)
+GUIDANCE, WITHIN = 5.0, (0.2, 1.0)
 """Scale of the guidance of pictures, and the shares of the noise between which there is any."""
 MOTION = Path("motion") / "weights.safetensors"
 """File of what the U-Net of clips has beside that of pictures, as `ClipUNet.save` writes it."""
